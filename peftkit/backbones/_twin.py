@@ -1,0 +1,98 @@
+"""Tiny random twins: every family in miniature, for tests and `--smoke`, offline.
+
+A twin has two blocks, 32 channels, random weights from a fixed seed, and a toy word tokenizer.
+It is a folder like any other backbone's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from peftkit.backbones._family import families
+from peftkit.backbones._locate import known_twin
+from peftkit.cache import cache_folder
+
+VERSION = 2  # raised whenever a twin changes
+WORDS = (
+    "the a of to in is and for returns return value array list file name type data model layer "
+    "plot axis index column row matrix vector compute given set get create read write card pay "
+    "bank money transfer lost new old how what why where can my i you help please not if or"
+).split()
+
+
+def twin_folder(name: str) -> Path:
+    """The folder of a family's tiny twin, made on first use.
+
+    Raises:
+        UnknownName: No family of that name has a twin.
+    """
+    known = families()
+    known_twin(name, [family.name for family in known.values() if family.twin])
+    folder = cache_folder() / "twins" / f"{name}-{VERSION}"
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
+    try:
+        _make(known[name].twin, temporary)
+        os.replace(temporary, folder)
+    except OSError:
+        if not (folder / "config.json").is_file():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _make(twin: dict[str, object], folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    tokenizer = _toy_tokenizer()
+    tokens = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    config = AutoConfig.for_model(**{**twin, **tokens, "vocab_size": len(tokenizer)})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(config)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.data *= 5  # else two blocks of std 0.02 barely change their input
+            elif name.endswith("bias"):
+                parameter.data.normal_(std=0.1)  # fresh biases are zero, which would hide faults
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _toy_tokenizer():  # type: ignore[no-untyped-def]
+    """Words of a short list, single letters for the rest."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'-_()"
+    words = dict.fromkeys([*special, *WORDS, *letters, *("##" + c for c in letters)])
+    vocabulary = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=126,
+    )

@@ -1,0 +1,218 @@
+"""The one definition of every cost.
+
+| name | meaning |
+|---|---|
+| `method_parameters`, `head_parameters` | trained parameters, the new output layer apart |
+| `trainable_parameters`, `total_parameters` | their sum; parameters of backbone and method |
+| `trainable_share` | trained parameters of the method over parameters of the backbone |
+| `adapter_bytes` | weights on disk that are needed beside the backbone's own |
+| `load_seconds` | backbone read and head made |
+| `train_seconds`, `train_cpu_seconds` | fitting, evaluation in between taken out |
+| `evaluate_seconds`, `evaluate_cpu_seconds` | predicting the test split |
+| `examples_per_second`, `tokens_per_second` | in training; padding is no token |
+| `train_flops_per_example` | forward and backward, counted on eager attention |
+| `peak_memory_bytes` | by phase; CUDA: allocated; CPU: resident, above the start of the run |
+| `peak_reserved_bytes` | by phase; CUDA only: what its caching allocator took |
+| `inference_seconds_per_example` | one pass over a fixed sample, median of repeats |
+| `inference_slowdown` | the same over that of the bare backbone, interleaved |
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.device import device
+
+if TYPE_CHECKING:
+    from peftkit.predictors import Predictor
+    from peftkit.workbench import Workbench
+
+SAMPLE = 64  # examples in the timed sample
+REPEATS = 5
+
+
+@dataclass
+class Phase:
+    """What one phase took."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    peak_reserved_bytes: int | None = None
+
+
+@dataclass
+class Meter:
+    """Measures phases of one run in this process."""
+
+    phases: dict[str, Phase] = field(default_factory=dict)
+    baseline_bytes: int = field(default_factory=lambda: _resident_bytes("VmRSS"))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure what happens within, as phase `name`."""
+        gc.collect()
+        _reset_peak()
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            if device() == "cuda":
+                import torch
+
+                torch.cuda.synchronize()
+            self.phases[name] = Phase(
+                seconds=time.perf_counter() - wall,
+                cpu_seconds=time.process_time() - cpu,
+                peak_memory_bytes=self._peak(),
+                peak_reserved_bytes=_cuda_reserved(),
+            )
+
+    def _peak(self) -> int:
+        if device() == "cuda":
+            import torch
+
+            return int(torch.cuda.max_memory_allocated())
+        return max(0, _resident_bytes("VmHWM") - self.baseline_bytes)
+
+    def costs(self) -> dict[str, Any]:
+        """Seconds and peaks by phase, under the names of a record."""
+        found: dict[str, Any] = {"peak_memory_bytes": {}, "peak_reserved_bytes": {}}
+        for name, phase in self.phases.items():
+            found[f"{name}_seconds"] = phase.seconds
+            found[f"{name}_cpu_seconds"] = phase.cpu_seconds
+            found["peak_memory_bytes"][name] = phase.peak_memory_bytes
+            if phase.peak_reserved_bytes is not None:
+                found["peak_reserved_bytes"][name] = phase.peak_reserved_bytes
+        if not found["peak_reserved_bytes"]:
+            del found["peak_reserved_bytes"]
+        return found
+
+
+def _resident_bytes(what: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (peak since the last reset) of this process; 0 where unknown."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(what + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def _reset_peak() -> None:
+    if device() == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM := VmRSS
+    except OSError:
+        pass
+
+
+def _cuda_reserved() -> int | None:
+    if device() != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_reserved())
+
+
+def adapter_bytes(folder: Path) -> int:
+    """Bytes of weights below `folder`: what an adapter adds to a backbone on disk."""
+    weights = (p for s in ("*.safetensors", "*.npz", "vocabulary.json") for p in folder.glob(s))
+    return sum(path.stat().st_size for path in weights)
+
+
+def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
+    """Floating-point operations of one training step, an example.
+
+    Counted by torch over one batch of median length. torch counts nothing inside fused attention
+    on CPU, so attention is switched to its written-out form meanwhile.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from peftkit.evaluate import to_device
+
+    examples = bench.encode(bench.data.train)
+    middle = sorted(examples, key=lambda e: len(e["input_ids"]))[len(examples) // 2]
+    batch = to_device(bench.collate([middle, middle]))
+    labels = batch.pop("labels")
+    backbone = bench.backbone.model
+    attention = backbone.config._attn_implementation
+    counter = FlopCounterMode(display=False)
+    try:
+        backbone.set_attn_implementation("eager")
+        with torch.random.fork_rng(), counter:
+            model.train()
+            loss = bench.recipe.task.loss(model(**batch).logits, labels, bench.data)
+            loss.backward()
+    finally:
+        backbone.set_attn_implementation(attention)
+        model.zero_grad(set_to_none=True)
+        model.eval()
+    return counter.get_total_flops() / 2
+
+
+def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
+    """Time a fixed sample of test rows through the adapted and through the bare backbone.
+
+    Both are timed in turn, so that whatever else the machine does meets both alike. Where the
+    method leaves the architecture as it is, there is nothing to compare and the ratio is 1.
+    """
+    from peftkit.evaluate import autocast, length_batches, to_device
+
+    model = getattr(predictor, "model", None) or bench.backbone.model
+    rows = bench.data.test.select(range(min(SAMPLE, len(bench.data.test))))
+    examples = bench.encode(rows)
+    batches = []
+    for indices in length_batches([len(e["input_ids"]) for e in examples]):
+        batch = to_device(bench.collate([examples[i] for i in indices]))
+        del batch["labels"]
+        batches.append(batch)
+    bare = _bare(model)
+
+    def seconds(context: AbstractContextManager[Any], run: Any) -> float:
+        import torch
+
+        with torch.inference_mode(), autocast(bench.recipe.training.precision), context:
+            start = time.perf_counter()
+            for batch in batches:
+                run(**batch)
+            if device() == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter() - start
+
+    seconds(nullcontext(), model)  # warm
+    adapted, plain = [], []
+    for _ in range(REPEATS):
+        adapted.append(seconds(nullcontext(), model))
+        if bare is not None:
+            plain.append(seconds(bare[0](), bare[1]))
+    ratio = statistics.median(a / b for a, b in zip(adapted, plain, strict=True)) if plain else 1.0
+    return {
+        "inference_seconds_per_example": statistics.median(adapted) / len(examples),
+        "inference_slowdown": ratio,
+    }
+
+
+def _bare(model: Any) -> tuple[Any, Any] | None:
+    """How to run the backbone without the adapter: a context to be in, and what to call."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        return None
+    if model.active_peft_config.is_prompt_learning:
+        return nullcontext, model.get_base_model()
+    return model.disable_adapter, model

@@ -1,0 +1,49 @@
+"""What this machine computes on, and in which number format it does so fastest."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@functools.cache
+def device() -> Literal["cuda", "cpu"]:
+    """The device of runs in this process."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cuda_probable() -> bool:
+    """Whether CUDA seems to be there, without importing torch (for planning)."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
+    return not hidden and Path("/dev/nvidiactl").exists()
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU, as Linux names them; empty elsewhere."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def resolve_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Precision:
+    """The number format that "auto" means here.
+
+    bfloat16 on CUDA and on CPUs with AVX512-BF16 or AMX; on others it is emulated, and ten times
+    slower than float32.
+    """
+    if asked != "auto":
+        return asked
+    if cuda_probable() or cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        return "bfloat16"
+    return "float32"

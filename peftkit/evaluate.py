@@ -1,0 +1,100 @@
+"""From a model and rows to one output a row, in length-sorted batches, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from peftkit.device import device, resolve_precision
+
+if TYPE_CHECKING:
+    from peftkit.tasks import Example, Progress
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+BATCH_TOKENS = 2048  # padded tokens a batch: enough to keep the cores busy, little to hold
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+
+
+def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
+    """Return a function that pads examples to the longest of a batch."""
+
+    def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        longest = max(len(e["input_ids"]) for e in examples)
+        fill = {"input_ids": tokenizer.pad_token_id}
+        batch = {
+            name: torch.tensor([e[name] + [fill.get(name, 0)] * (longest - len(e[name]))
+                                for e in examples])
+            for name in examples[0]
+            if name != "labels"
+        }  # fmt: skip
+        batch["labels"] = torch.tensor([e["labels"] for e in examples])
+        return batch
+
+    return collate
+
+
+def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first, at most 2,048 padded tokens each."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def outputs(
+    model: nn.Module,
+    examples: Sequence[Example],
+    collate: Collate,
+    *,
+    read: Callable[[Any], torch.Tensor],
+    precision: str = "auto",
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Run `model` in evaluation mode over examples.
+
+    Args:
+        model: Takes a batch without "labels" as keyword arguments.
+        examples: Encoded rows.
+        collate: Makes a batch of some.
+        read: Takes `(batch, ...)` out of the model's output.
+        precision: As `Training.precision`.
+        progress: Told of rows done.
+
+    Returns:
+        float32, `(examples, ...)`, in the order of `examples`.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    found: list[tuple[list[int], np.ndarray]] = []
+    model.eval()
+    done = 0
+    with torch.inference_mode(), autocast(precision):
+        for batch in length_batches(lengths):
+            inputs = to_device(collate([examples[i] for i in batch]))
+            inputs.pop("labels")
+            found.append((batch, read(model(**inputs)).float().cpu().numpy()))
+            done += len(batch)
+            if progress:
+                progress(done, len(examples), "evaluate")
+    result = np.empty((len(examples), *found[0][1].shape[1:]), dtype=np.float32)
+    for batch, values in found:
+        result[batch] = values
+    return result
+
+
+def autocast(precision: str) -> Any:
+    """The number format of computation, as in training."""
+    on = resolve_precision(precision) == "bfloat16"  # type: ignore[arg-type]
+    return torch.autocast(device(), dtype=torch.bfloat16, enabled=on)
+
+
+def to_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Move a batch to where runs compute."""
+    return {name: tensor.to(device()) for name, tensor in batch.items()}

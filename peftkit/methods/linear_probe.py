@@ -1,0 +1,41 @@
+"""Linear probe: one linear layer on features of the frozen backbone.
+
+The features are computed once, so a step costs next to nothing; batches, steps and optimizer are
+those of every other method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from peftkit.methods._method import Method, Rung
+from peftkit.predictors import FeaturePredictor, Parameters, Predictor
+
+if TYPE_CHECKING:
+    from peftkit.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Method):
+    """Train a new output layer only."""
+
+    rung: ClassVar[Rung] = "head"
+    reference: ClassVar[str] = "Alain and Bengio 2016, arXiv:1610.01644"
+    learning_rate: ClassVar[float | None] = 1e-2
+    learning_rate_source: ClassVar[str] = "see benchmarks/NOTES.md"
+
+    def fit(self, bench: Workbench) -> Predictor:
+        from peftkit.heads import FeatureHead, feature_examples, stack_features
+
+        features = bench.features(bench.data.train)
+        head = FeatureHead(features.shape[1], len(bench.data.labels), seed=bench.recipe.seed)
+        bench.train(head, feature_examples(features, bench.data.train["label"]), stack_features)
+        count = sum(p.numel() for p in head.parameters())
+        return FeaturePredictor(
+            layer=head.layer, bench=bench, parameters=Parameters(method=0, head=count)
+        )
+
+    def reload(self, bench: Workbench, folder: Path) -> Predictor:
+        return FeaturePredictor.load(folder, bench, trained=True)

@@ -1,0 +1,37 @@
+"""No training: nearest class centroid of the frozen features.
+
+The centroids c of the training rows' features x are a linear layer: `-|x - c|^2 / t` is, but for a
+term that all classes share, `(2 c x - |c|^2) / t`. The temperature t only matters to log-loss and
+calibration; it maximises the likelihood of the training rows, each scored against centroids
+without itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from peftkit.methods._method import Method, Rung
+from peftkit.predictors import FeaturePredictor, Parameters, Predictor
+
+if TYPE_CHECKING:
+    from peftkit.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTraining(Method):
+    """The backbone as it is; no gradient step."""
+
+    rung: ClassVar[Rung] = "none"
+    reference: ClassVar[str] = "nearest class mean (Mensink et al. 2013, section 3)"
+
+    def fit(self, bench: Workbench) -> Predictor:
+        from peftkit.heads import centroid_layer
+
+        layer = centroid_layer(bench.features(bench.data.train), bench.data.train["label"],
+                               num_classes=len(bench.data.labels))  # fmt: skip
+        return FeaturePredictor(layer=layer, bench=bench, parameters=Parameters(method=0, head=0))
+
+    def reload(self, bench: Workbench, folder: Path) -> Predictor:
+        return FeaturePredictor.load(folder, bench, trained=False)

@@ -1,0 +1,53 @@
+"""Prompt tuning: trained vectors in front of the embedded text, the backbone frozen.
+
+Trained parameters: `num_tokens * hidden`. Virtual tokens count against the longest text that the
+backbone can read, so texts are cut that much shorter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
+
+from peftkit.backbones import LoadedBackbone
+from peftkit.fields import settle
+from peftkit.methods._method import Method, Rung
+from peftkit.methods._peft import wrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTuning(Method):
+    """Trained virtual tokens, through PEFT."""
+
+    rung: ClassVar[Rung] = "parameter-efficient"
+    reference: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691, section 2"
+    learning_rate: ClassVar[float | None] = 3e-2
+    learning_rate_source: ClassVar[str] = "Lester et al. 0.3 with Adafactor; see benchmarks/NOTES.md"
+    identity_at_start: ClassVar[bool] = False
+
+    num_tokens: Annotated[int, Ge(1)] = 10
+    """Virtual tokens; the paper finds little gain beyond 20."""
+    init: Literal["vocabulary", "random"] = "vocabulary"
+    """Start from embeddings of tokens drawn from the vocabulary (better in Lester et al., section
+    3.2, and in PEFT's suite) or from random vectors."""
+
+    def __post_init__(self) -> None:
+        settle(self, "method")
+
+    def attach(self, backbone: LoadedBackbone) -> Any:
+        from peft import PromptTuningConfig, TaskType
+
+        embedding = backbone.model.get_input_embeddings()
+        config = PromptTuningConfig(
+            task_type=TaskType.SEQ_CLS,
+            num_virtual_tokens=self.num_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB" if self.init == "vocabulary" else "RANDOM",
+            # Given because PEFT looks for names that not every configuration has (DistilBERT).
+            token_dim=embedding.embedding_dim,
+            num_layers=len(backbone.layers.blocks),
+            num_attention_heads=backbone.model.config.num_attention_heads,
+            num_transformer_submodules=1,
+        )
+        return wrap(backbone, config)

@@ -1,0 +1,97 @@
+"""No transformer at all: TF-IDF and logistic regression, the line every result is read against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from peftkit.methods._method import Method, Rung
+from peftkit.predictors import Parameters, Predictor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from peftkit.tasks import Progress
+    from peftkit.workbench import Workbench
+
+# Words and pairs of words, damped counts: the usual strong setting for short texts (Wang and
+# Manning 2012; scikit-learn's user guide). C = 10 because TF-IDF rows have length one.
+VECTORIZER: dict[str, Any] = {"ngram_range": (1, 2), "sublinear_tf": True, "min_df": 1}
+INVERSE_REGULARIZATION = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfIdf(Method):
+    """TF-IDF of words and word pairs with logistic regression, through scikit-learn."""
+
+    rung: ClassVar[Rung] = "reference"
+    reference: ClassVar[str] = "no transformer: what the words alone give away"
+    needs_backbone: ClassVar[bool] = False
+    works_on_quantised: ClassVar[bool] = False
+
+    def fit(self, bench: Workbench) -> Predictor:
+        import numpy as np
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        task, rows = bench.recipe.task, bench.data.train
+        vectorizer = TfidfVectorizer(**VECTORIZER)
+        counts = vectorizer.fit_transform(task.texts(rows))
+        model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
+        model.fit(counts, rows["label"])
+        num_classes = len(bench.data.labels)
+        weight = np.zeros((num_classes, counts.shape[1]))
+        bias = np.full(num_classes, -np.inf)  # a class without rows is never predicted
+        two = len(model.classes_) == 2  # then scikit-learn keeps one row, for the second class
+        weight[model.classes_] = np.vstack([-model.coef_, model.coef_]) / 2 if two else model.coef_
+        bias[model.classes_] = (
+            np.concatenate([-model.intercept_, model.intercept_]) / 2 if two else model.intercept_
+        )
+        return TfIdfPredictor(bench=bench, vectorizer=vectorizer, weight=weight, bias=bias)
+
+    def reload(self, bench: Workbench, folder: Path) -> Predictor:
+        import numpy as np
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        with np.load(folder / "tfidf.npz") as file:
+            vectorizer = TfidfVectorizer(
+                **VECTORIZER, vocabulary={w: i for i, w in enumerate(words)}
+            )
+            vectorizer.idf_ = file["idf"]
+            return TfIdfPredictor(
+                bench=bench, vectorizer=vectorizer, weight=file["weight"], bias=file["bias"]
+            )
+
+
+@dataclass(kw_only=True)
+class TfIdfPredictor:
+    """Linear scores of weighted word counts."""
+
+    bench: Workbench
+    vectorizer: Any
+    weight: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def parameters(self) -> Parameters:
+        return Parameters(method=self.weight.size + self.bias.size, head=0)
+
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+        import numpy as np
+
+        counts = self.vectorizer.transform(self.bench.recipe.task.texts(rows))
+        logits: np.ndarray = (counts @ self.weight.T + self.bias).astype(np.float32)
+        return logits
+
+    def save(self, folder: Path) -> None:
+        import numpy as np
+
+        folder.mkdir(parents=True, exist_ok=True)
+        words = sorted(self.vectorizer.vocabulary_, key=self.vectorizer.vocabulary_.get)
+        (folder / "vocabulary.json").write_text(json.dumps(words), encoding="utf-8")
+        np.savez(
+            folder / "tfidf.npz", idf=self.vectorizer.idf_, weight=self.weight, bias=self.bias
+        )

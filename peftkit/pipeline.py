@@ -1,0 +1,185 @@
+"""From a recipe to a record: read top to bottom."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
+from peftkit.device import resolve_precision
+from peftkit.environment import environment
+from peftkit.record import Record, write_atomically
+from peftkit.workbench import Workbench
+
+if TYPE_CHECKING:
+    from peftkit.predictors import Predictor
+    from peftkit.recipe import Recipe
+    from peftkit.tasks import Progress, TaskData
+
+MANIFEST = "peftkit.json"
+
+
+def run(
+    recipe: Recipe,
+    out: Path | str | None = None,
+    *,
+    progress: Progress | None = None,
+    features_folder: Path | None = None,
+    neighbours: int = 0,
+) -> Record:
+    """Train, evaluate and measure one recipe.
+
+    Args:
+        recipe: What to run.
+        out: Folder for the adapter (weights, `peftkit.json`) and `record.json`; None: only the
+            record is returned.
+        progress: Told what is being done, and how far it is.
+        features_folder: Where features of the frozen backbone are shared with other runs.
+        neighbours: Runs at work on this machine beside this one, for the record.
+
+    Returns:
+        The record, status "done".
+
+    Raises:
+        InvalidInput: The recipe does not fit its data or backbone.
+        Unsupported: Method and backbone do not go together.
+        Diverged: Training left the finite numbers.
+    """
+    import torch
+
+    torch.set_num_threads(recipe.training.threads)
+    with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
+        folder = Path(out) if out is not None else Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = recipe.task.load(seed=recipe.seed, progress=progress)
+        bench = Workbench(recipe, data, folder, features_folder, progress)
+        meter = Meter()
+        with meter.phase("load"):
+            if recipe.method.needs_backbone:
+                bench.backbone  # noqa: B018  # loads on first use
+        with meter.phase("train"):
+            predictor = recipe.method.fit(bench)
+        with meter.phase("evaluate"):
+            logits = predictor.outputs(data.test, progress)
+        predictions, metrics = recipe.task.score(logits, data.test)
+        _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
+        predictor.save(folder)
+        record = Record(
+            key=record_key(recipe, data.fingerprint, _weights(bench)),
+            recipe=recipe.to_dict(),
+            status="done",
+            metrics={"test": dict(metrics), "validation": dict(validation)},
+            predictions=predictions,
+            history=bench.trained.history if bench.trained else [],
+            costs=_costs(bench, meter, predictor, folder),
+            data=describe_data(data),
+            backbone=_describe_backbone(bench),
+            environment={
+                **environment(),
+                "threads": recipe.training.threads,
+                "precision": resolve_precision(recipe.training.precision),
+                "neighbours": neighbours,
+            },
+            notes=list(data.notes),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        if out is not None:
+            _write_manifest(folder, record, data)
+            record.write(folder / "record.json")
+    return record
+
+
+def record_key(recipe: Recipe, data_fingerprint: str, weights_fingerprint: str) -> str:
+    """Name of the record that a recipe on this data and these weights yields."""
+    from peftkit.device import resolve_precision
+
+    own = recipe.fingerprint(precision=resolve_precision(recipe.training.precision))
+    whole = f"{own}|{data_fingerprint}|{weights_fingerprint}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:24]
+
+
+def weights_fingerprint(recipe: Recipe) -> str:
+    """Hash of the files a recipe's backbone is loaded from; "" where it needs none."""
+    from peftkit.backbones import locate
+
+    return locate(recipe.backbone).fingerprint if recipe.method.needs_backbone else ""
+
+
+def _weights(bench: Workbench) -> str:
+    return bench.backbone.location.fingerprint if bench.recipe.method.needs_backbone else ""
+
+
+def describe_data(data: TaskData) -> dict[str, Any]:
+    """What a record says of its data."""
+    return {
+        "source": data.source,
+        "fingerprint": data.fingerprint,
+        "notes": list(data.notes),
+        "num_train": len(data.train),
+        "num_validation": len(data.validation),
+        "num_test": len(data.test),
+        "num_classes": len(data.labels),
+        "chance": data.chance,
+    }
+
+
+def _describe_backbone(bench: Workbench) -> dict[str, Any]:
+    if not bench.recipe.method.needs_backbone:
+        return {"name": "none", "family": "none", "fingerprint": "", "total_parameters": 0}
+    backbone = bench.backbone
+    return {
+        "name": backbone.location.name,
+        "family": backbone.layers.family,
+        "fingerprint": backbone.location.fingerprint,
+        "total_parameters": backbone.total_parameters,
+        "pooling": backbone.pooling,
+    }
+
+
+def _costs(bench: Workbench, meter: Meter, predictor: Predictor, folder: Path) -> dict[str, Any]:
+    costs = meter.costs()
+    costs["train_seconds"] -= bench.validation_seconds[0]
+    costs["train_cpu_seconds"] -= bench.validation_seconds[1]
+    parameters = predictor.parameters
+    trained = parameters.method + parameters.head
+    whole = bench.backbone.total_parameters if bench.recipe.method.needs_backbone else 0
+    costs |= {
+        "method_parameters": parameters.method,
+        "head_parameters": parameters.head,
+        "trainable_parameters": trained,
+        "total_parameters": whole,
+        "trainable_share": parameters.method / whole if whole else None,
+        "adapter_bytes": adapter_bytes(folder),
+    }
+    if bench.trained:
+        seconds = max(costs["train_seconds"], 1e-9)
+        costs["examples_per_second"] = bench.trained.num_examples / seconds
+        costs["tokens_per_second"] = bench.trained.num_tokens / seconds
+        costs["steps"] = bench.trained.steps
+    if bench.features_seconds:
+        costs["features_seconds"] = bench.features_seconds
+    model = getattr(predictor, "model", None)
+    if model is not None and trained:
+        costs["train_flops_per_example"] = train_flops_per_example(bench, model)
+    if bench.recipe.method.needs_backbone:
+        costs |= inference_costs(bench, predictor)
+    return costs
+
+
+def _write_manifest(folder: Path, record: Record, data: TaskData) -> None:
+    """What is needed to use the folder again: recipe, labels, fingerprints."""
+    body = {
+        "recipe": record.recipe,
+        "labels": data.labels,
+        "backbone": record.backbone,
+        "data": {k: record.data[k] for k in ("source", "fingerprint")},
+    }
+    write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")
+
+
+Runner = Callable[..., Record]

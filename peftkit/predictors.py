@@ -1,0 +1,116 @@
+"""What a fitted method is from then on: something that answers rows, saves itself, counts itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from peftkit.tasks import Progress
+    from peftkit.workbench import Workbench
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How many parameters were trained.
+
+    Attributes:
+        method: By the method itself.
+        head: In the newly initialised output layer.
+    """
+
+    method: int
+    head: int
+
+
+class Predictor(Protocol):
+    """A fitted method."""
+
+    parameters: Parameters
+
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+        """Logits `(rows, classes)`, float32, in the order of `rows`."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that is needed beside the backbone's own files."""
+
+
+@dataclass(kw_only=True)
+class ModelPredictor:
+    """A torch model with its head on: the backbone itself, or a `PeftModel` around it."""
+
+    model: Any
+    bench: Workbench
+    parameters: Parameters
+
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+        from peftkit.evaluate import outputs
+
+        bench = self.bench
+        return outputs(
+            self.model,
+            bench.encode(rows),
+            bench.collate,
+            read=lambda output: output.logits,
+            precision=bench.recipe.training.precision,
+            progress=progress,
+        )
+
+    def save(self, folder: Path) -> None:
+        from peft import PeftModel
+
+        if isinstance(self.model, PeftModel):
+            # The name that the recipe used, not the path of this machine that PEFT noted.
+            self.model.active_peft_config.base_model_name_or_path = self.bench.recipe.backbone.name
+            # Never "auto", which asks the hub about the base's vocabulary (peft#1452).
+            self.model.save_pretrained(folder, save_embedding_layers=False)
+        else:
+            self.model.save_pretrained(folder)
+        self.bench.backbone.tokenizer.save_pretrained(folder)
+
+
+@dataclass(kw_only=True)
+class FeaturePredictor:
+    """A linear layer on features of the frozen backbone, which are computed once and kept."""
+
+    layer: nn.Linear
+    bench: Workbench
+    parameters: Parameters
+
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+        import torch
+
+        features = torch.from_numpy(self.bench.features(rows, progress))
+        with torch.inference_mode():
+            logits: np.ndarray = self.layer.cpu()(features).numpy()
+        return logits
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.contiguous() for name, tensor in self.layer.state_dict().items()}
+        save_file(state, folder / "head.safetensors")
+        self.bench.backbone.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path, bench: Workbench, *, trained: bool) -> FeaturePredictor:
+        """Read what `save` wrote.
+
+        Args:
+            folder: Where.
+            bench: Holds the frozen backbone.
+            trained: Whether the layer counts as trained parameters.
+        """
+        from safetensors.torch import load_file
+        from torch import nn
+
+        state = load_file(folder / "head.safetensors")
+        layer = nn.Linear(*reversed(state["weight"].shape))
+        layer.load_state_dict(state)
+        count = sum(p.numel() for p in layer.parameters()) if trained else 0
+        return cls(layer=layer, bench=bench, parameters=Parameters(method=0, head=count))

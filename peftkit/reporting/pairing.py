@@ -1,0 +1,117 @@
+"""A metric per seed and test item, and what can be estimated from it.
+
+Accuracy splits into items: 1 where the predicted class is the label, else 0. Other metrics have one
+value per seed, and their errors account for seeds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftkit.record import Record
+from peftkit.reporting.labels import part_class
+from peftkit.study.statistics import Estimate, crossed_estimate, seed_estimate
+
+_SHARES = ("accuracy", "f1", "exact_match")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The metric a table shows: its name, and whether higher is better."""
+
+    name: str
+    higher_is_better: bool = True
+
+    @property
+    def direction(self) -> int:
+        """1 where higher is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1 and reads best in percent."""
+        return self.name.endswith(_SHARES)
+
+    @property
+    def scale(self) -> float:
+        """What its values are multiplied by for display."""
+        return 100.0 if self.is_share else 1.0
+
+
+def metric_of(task: str, records: Sequence[Record]) -> Metric:
+    """The main metric of a task: as the task says, else accuracy, else the first recorded."""
+    part = part_class("task", task)
+    name = getattr(part, "metric", None)
+    if isinstance(name, str):
+        return Metric(name, bool(getattr(part, "higher_is_better", True)))
+    recorded = [metric for r in records for metric in r.metrics.get("test", {})]
+    return Metric("accuracy" if "accuracy" in recorded or not recorded else recorded[0])
+
+
+def estimate_quality(records: Sequence[Record], metric: Metric) -> Estimate | None:
+    """The metric over seeds and test items; None without records that have it."""
+    scores = _item_scores(records, metric)
+    if scores is not None:
+        return crossed_estimate(scores)
+    values = [value for r in records if (value := _value(r, metric)) is not None]
+    return seed_estimate(values) if values else None
+
+
+def estimate_difference(
+    first: Sequence[Record], second: Sequence[Record], metric: Metric
+) -> Estimate | None:
+    """First minus second, paired on the seeds and test items that both have; None without any."""
+    second_by_seed = {record.seed: record for record in second}
+    first = [record for record in first if record.seed in second_by_seed]
+    second = [second_by_seed[record.seed] for record in first]
+    scores = _item_scores([*first, *second], metric)
+    if scores is not None:
+        return crossed_estimate(scores[: len(first)] - scores[len(first) :])
+    gaps = [
+        a - b
+        for one, other in zip(first, second, strict=True)
+        if (a := _value(one, metric)) is not None and (b := _value(other, metric)) is not None
+    ]
+    return seed_estimate(gaps) if gaps else None
+
+
+def disagreeing(records: Sequence[Record], metric: Metric) -> list[str]:
+    """Keys of records whose metric is not the one that their own predictions give."""
+    wrong = []
+    for record in records:
+        value, scores = _value(record, metric), _item_scores([record], metric)
+        if value is not None and scores is not None and abs(value - scores.mean()) > 1e-6:
+            wrong.append(record.key)
+    return wrong
+
+
+def _value(record: Record, metric: Metric) -> float | None:
+    """The metric of one run on the test split."""
+    value = record.metrics.get("test", {}).get(metric.name)
+    return None if value is None else float(value)
+
+
+def _item_scores(records: Sequence[Record], metric: Metric) -> NDArray[np.float64] | None:
+    """Scores of shape (records, items) on the test items that all records have."""
+    if metric.name != "accuracy" or not records:
+        return None
+    columns = []
+    for record in records:
+        found = record.predictions
+        if not {"item", "label", "predicted"} <= found.keys():
+            return None
+        items = np.asarray(found["item"])
+        hits = np.asarray(found["label"]) == np.asarray(found["predicted"])
+        order = np.argsort(items, kind="stable")
+        columns.append((items[order], hits[order].astype(np.float64)))
+    shared = columns[0][0]
+    for items, _ in columns[1:]:
+        if not np.array_equal(items, shared):
+            shared = np.intersect1d(shared, items)
+    if len(shared) < 2:
+        return None
+    return np.stack([hits[np.isin(items, shared)] for items, hits in columns])

@@ -1,0 +1,212 @@
+"""The cells of a comparison: methods x sizes x label noise x seeds, in the order they are run.
+
+A method is written as its name, or with options that tell it from others of the same name:
+`lora:rank=4,alpha=8`. Option names without a dot belong to the method; `training.` and `backbone.`
+options may be given too (`lora:training.learning_rate=1e-3`). Data and seed are the grid's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftkit.errors import InvalidInput
+from peftkit.recipe import Recipe
+
+Facts = Mapping[str, Any]
+"""What a recipe runs on: "data" (source, fingerprint, num_train, ...) and "backbone" (name,
+fingerprint, total_parameters, ...), as records hold them, and "precision" as it came to be."""
+
+_LABEL = re.compile(r"(?P<name>.+?)(?::(?P<options>[A-Za-z_][\w.-]*=.*))?", re.DOTALL)
+_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][\w.-]*=)")
+_OWN_OPTIONS = ("method.", "training.", "backbone.")
+_CALL = "write options after a colon, such as lora:rank=4,alpha=8"
+# Cost of a training example, relative to full fine-tuning; only the order of cells rests on it, and
+# the time left until cells like them have been measured.
+_COST = {"reference": 0.0, "none": 0.0, "head": 0.35, "partial": 0.7, "retrain": 1.5}
+_COST_OF_ADAPTERS, _COST_OF_EVALUATION = 0.8, 500.0
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One recipe of a comparison.
+
+    Attributes:
+        key: Names its record.
+        label: The method as the user wrote it.
+        recipe: What is run.
+        facts: What it runs on.
+        place: Its place in the order of the grid, from 0.
+        work: Rough relative cost, in training examples of full fine-tuning.
+    """
+
+    key: str
+    label: str
+    recipe: Recipe
+    facts: Facts
+    place: int
+    work: float
+
+    @property
+    def size(self) -> int | None:
+        """Training examples; none: all."""
+        return self.recipe.task.size
+
+    @property
+    def noise(self) -> float:
+        """Share of training labels made wrong."""
+        return self.recipe.task.label_noise
+
+    @property
+    def title(self) -> str:
+        """The cell in a few words."""
+        size = "all examples" if self.size is None else f"{self.size} examples"
+        noise = f", noise {self.noise:g}" if self.noise else ""
+        return f"{self.label}, {size}{noise}, seed {self.recipe.seed}"
+
+
+def parse_label(label: str) -> tuple[str, dict[str, str]]:
+    """Split `name:option=value,...` into the method's name and the changes to a recipe."""
+    match = _LABEL.fullmatch(label.strip())
+    if match is None or re.fullmatch(r"[\w-]+\(.*\)?", label.strip()):
+        raise InvalidInput("a method cannot be read", received=repr(label), next_step=_CALL)
+    changes = {}
+    for option in _NEXT_OPTION.split(match["options"]) if match["options"] else ():
+        name, _, value = option.partition("=")
+        path = name.replace("-", "_") if "." in name else "method." + name.replace("-", "_")
+        if not path.startswith(_OWN_OPTIONS):
+            raise InvalidInput(
+                f"{name} cannot differ between the methods of a comparison",
+                received=repr(label),
+                allowed="options of the method, training.* and backbone.*",
+                next_step="give it to the whole comparison",
+            )
+        changes[path] = value
+    return match["name"], changes
+
+
+def recipes(
+    base: Callable[[str], Recipe],
+    methods: Sequence[str],
+    *,
+    sizes: Sequence[int | None],
+    seeds: Sequence[int],
+    noises: Sequence[float],
+) -> list[tuple[str, Recipe]]:
+    """Return every (label, recipe) of a grid, having checked all there is to check without data.
+
+    Args:
+        base: Makes the common recipe of a method's name.
+        methods: Labels; see `parse_label`.
+        sizes: Numbers of training examples; none: all there are.
+        seeds: One recipe each, for every method alike.
+        noises: Shares of wrong training labels.
+
+    Raises:
+        UnknownName: A method or an option does not exist.
+        InvalidInput: A value does not fit, or two labels mean the same recipe.
+    """
+    labels = list(dict.fromkeys(label.strip() for label in methods))
+    for name, values in {"methods": labels, "sizes": sizes, "seeds": seeds, "noises": noises}.items():
+        if not values:
+            raise InvalidInput(f"the comparison has no {name}", next_step=f"give some {name}")
+    variants: dict[str, Recipe] = {}
+    for label in labels:
+        name, changes = parse_label(label)
+        recipe = base(name).override(changes)
+        for other, same in variants.items():
+            if recipe == same:
+                raise InvalidInput(
+                    f"the methods {other!r} and {label!r} are the same",
+                    next_step="leave one of them out",
+                )
+        variants[label] = recipe
+    return [
+        (label, variants[label].override(_place(size, noise, seed)))
+        for size in sorted(set(sizes), key=lambda size: (size is None, size))
+        for seed in dict.fromkeys(seeds)
+        for noise in dict.fromkeys(noises)
+        for label in labels
+    ]
+
+
+def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts]) -> list[GridCell]:
+    """Return the cells of a grid in the order in which they are best run.
+
+    Small sizes come first, and of those one seed after the other, so that whoever looks early sees
+    whole tables. Among the methods of such a group the longest comes first, so that workers end
+    together.
+
+    Args:
+        pairs: What `recipes` returned.
+        facts: Looks at the data and the weights of a recipe; asked once for each distinct pair.
+
+    Raises:
+        InvalidInput: The data has fewer training examples than a size asks for.
+    """
+    seen: dict[str, Facts] = {}
+    groups: dict[Any, list[GridCell]] = {}
+    for label, recipe in pairs:
+        inputs = _inputs(recipe)
+        if inputs not in seen:
+            seen[inputs] = facts(recipe)
+        known = seen[inputs]
+        _check_size(recipe, known)
+        key = cell_key(
+            recipe,
+            str(known["data"]["fingerprint"]),
+            str(known["backbone"]["fingerprint"]),
+            str(known["precision"]),
+        )
+        group = groups.setdefault((recipe.task.size, recipe.seed, recipe.task.label_noise), [])
+        group.append(GridCell(key, label, recipe, known, 0, _work(recipe, known)))
+    ordered = [
+        cell for group in groups.values() for cell in sorted(group, key=lambda cell: -cell.work)
+    ]
+    return [
+        GridCell(cell.key, cell.label, cell.recipe, cell.facts, place, cell.work)
+        for place, cell in enumerate(ordered)
+    ]
+
+
+def cell_key(
+    recipe: Recipe, data_fingerprint: str, weights_fingerprint: str, precision: str
+) -> str:
+    """Return the key of a recipe on given data and weights: 16 hexadecimal digits of a SHA-256."""
+    parts = (recipe.fingerprint(precision=precision), data_fingerprint, weights_fingerprint)
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _place(size: int | None, noise: float, seed: int) -> dict[str, object]:
+    return {"task.size": size, "task.label_noise": noise, "seed": seed}
+
+
+def _inputs(recipe: Recipe) -> str:
+    """Return what decides the data, the weights and the precision of a recipe."""
+    body = recipe.to_dict()
+    task = {n: v for n, v in body["task"].items() if n not in ("size", "label_noise")}
+    return json.dumps([body["backbone"], task, recipe.training.precision], sort_keys=True)
+
+
+def _check_size(recipe: Recipe, facts: Facts) -> None:
+    available = facts["data"].get("num_train")
+    if recipe.task.size is not None and available is not None and recipe.task.size > available:
+        raise InvalidInput(
+            "the comparison asks for more training examples than there are",
+            received=f"size {recipe.task.size}",
+            allowed=f"up to {available} ({facts['data'].get('source', recipe.task.data)})",
+            next_step="choose smaller sizes, or `all`",
+        )
+
+
+def _work(recipe: Recipe, facts: Facts) -> float:
+    rung = getattr(recipe.method, "rung", "")
+    training = recipe.training
+    examples = recipe.task.size or int(facts["data"].get("num_train") or 1)
+    seen = training.num_steps(examples) * training.batch_size * training.gradient_accumulation
+    cost = 1.0 if rung == "full" else _COST.get(rung, _COST_OF_ADAPTERS)
+    return _COST_OF_EVALUATION + seen * cost

@@ -1,0 +1,5 @@
+"""Data, how it is posed to a model, and how answers are scored, one kind of task a file."""
+
+from peftkit.tasks._task import Task, TaskData
+
+__all__ = ["Task", "TaskData"]

@@ -1,0 +1,102 @@
+"""What every task is: data, how it is posed to a model, and how answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what is being done."""
+Example = dict[str, Any]
+"""One encoded row: lists of token ids and masks, and "labels"."""
+Predictions = dict[str, list[Any]]
+"""Columns over test items, "item" first; see `Record.predictions`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task's rows for one seed: subset drawn, labels noised, classes numbered.
+
+    Attributes:
+        train, validation, test: Rows.
+        labels: Class names; a row's label is an index into them.
+        source: Where the rows come from.
+        fingerprint: Hash over all rows of the source, before subset and noise.
+        notes: What a reader of results must know.
+        chance: The metric's value without any knowledge of the input.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    labels: list[str]
+    source: str
+    fingerprint: str
+    notes: tuple[str, ...]
+    chance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Data, how it is posed, and how it is scored.
+
+    A subclass lives in a file of its own below `peftkit/tasks` (the file's name is the task's
+    name) or anywhere (`path/to/file.py:Class`, or an entry point of the group `peftkit.tasks`).
+
+    Class attributes:
+        metric: The metric that tables show and checkpoints are chosen by.
+        higher_is_better: Its direction.
+        metric_version: Raised whenever the metric's definition changes.
+        auto_class: The transformers class that puts this task's head on a backbone.
+        corpora: Names of bundled data posed this way; such a name is itself a task.
+    """
+
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    metric_version: ClassVar[int] = 1
+    auto_class: ClassVar[str]
+    corpora: ClassVar[tuple[str, ...]] = ()
+
+    data: str
+    """A bundled corpus, a local file or folder, or a data set of the hub."""
+    size: int | None = None
+    """Training examples; none: all."""
+    label_noise: float = 0.0
+    """Share of training labels replaced by another class."""
+    max_length: int = 128
+    """Tokens of one text (or pair); longer ones are cut."""
+
+    def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
+        """Read, check and subset the data.
+
+        Raises:
+            InvalidInput: The data does not fit the task, or the subset cannot be drawn.
+        """
+        raise NotImplementedError
+
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[Example]:
+        """Turn rows into lists of token ids, unpadded."""
+        raise NotImplementedError
+
+    def texts(self, rows: Dataset) -> list[str]:
+        """Each row as one string, for methods without a tokenizer."""
+        raise NotImplementedError
+
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData
+    ) -> torch.Tensor:
+        """Mean loss of a batch, in nats."""
+        raise NotImplementedError
+
+    def score(self, logits: np.ndarray, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
+        """Predictions per item, and the metrics over them."""
+        raise NotImplementedError

@@ -1,0 +1,317 @@
+"""The one training loop: `transformers.Trainer`, set up once for every method.
+
+What makes a comparison fair is decided here. The batches are a pure function of the number of
+examples, their lengths, the seed and the settings, so every method of a cell sees the same ones in
+the same order. Dropout draws from a stream of its own, and evaluating in between draws from none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from peftkit.device import device, resolve_precision
+from peftkit.errors import Diverged, InvalidInput
+from peftkit.seeds import derive
+
+if TYPE_CHECKING:
+    from peftkit.settings import Training
+    from peftkit.tasks import Example, Progress
+    from torch import nn
+
+LOG_POINTS = 25
+POOL_BATCHES = 50  # batches that are sorted by length together
+TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
+
+
+@dataclass(kw_only=True)
+class Schedule:
+    """What is trained on, in which order, and how progress is judged.
+
+    Attributes:
+        examples: Encoded training examples.
+        lengths: Tokens of each.
+        collate: Makes a batch of tensors of some examples; "labels" is among them.
+        loss: From logits and labels to a mean loss in nats.
+        validate: Called every `evaluate_every` steps; returns the task's metric.
+        higher_is_better: Direction of that metric.
+        progress: Told of every step.
+        folder: Where checkpoints go, if any are asked for.
+    """
+
+    examples: Sequence[Example]
+    lengths: Sequence[int]
+    collate: Callable[[list[Example]], dict[str, torch.Tensor]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    validate: Callable[[nn.Module], float] | None = None
+    higher_is_better: bool = True
+    progress: Progress | None = None
+    folder: Path | None = None
+
+
+@dataclass(kw_only=True)
+class Trained:
+    """How training went.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        num_examples: Examples seen, repetitions counted.
+        num_tokens: Tokens seen, padding not counted.
+        history: Logged points.
+        best_step: Step whose state was kept, if the best was asked for.
+    """
+
+    steps: int = 0
+    num_examples: int = 0
+    num_tokens: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+
+
+def batch_order(
+    lengths: Sequence[int], *, num_batches: int, batch_size: int, order: str, seed: int
+) -> list[int]:
+    """Indices of the examples of all batches, one after the other.
+
+    Epochs follow each other without a gap: each is a permutation of its own, and every batch is
+    full. With order "length", the examples of 50 batches at a time are sorted by length, cut into
+    batches, and the batches shuffled, so that little padding is needed.
+
+    Args:
+        lengths: Tokens of each example.
+        num_batches: Forward passes in all.
+        batch_size: Examples in each.
+        order: "length" or "random".
+        seed: Of the recipe.
+    """
+    random = np.random.default_rng(derive(seed, "order"))
+    needed = num_batches * batch_size
+    epochs = math.ceil(needed / len(lengths))
+    stream = np.concatenate([random.permutation(len(lengths)) for _ in range(epochs)])[:needed]
+    if order == "random":
+        return [int(i) for i in stream]
+    size = np.asarray(lengths)
+    batches: list[np.ndarray] = []
+    for start in range(0, needed, POOL_BATCHES * batch_size):
+        pool = stream[start : start + POOL_BATCHES * batch_size]
+        pool = pool[np.argsort(size[pool], kind="stable")]
+        cut = np.split(pool, range(batch_size, len(pool), batch_size))
+        batches += [cut[i] for i in random.permutation(len(cut))]
+    return [int(i) for i in np.concatenate(batches)]
+
+
+def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int,
+          learning_rate: float) -> Trained:  # fmt: skip
+    """Train the parameters of `model` that require gradients, in place.
+
+    Args:
+        model: Takes the batch without "labels" as keyword arguments; its output has `logits`.
+        schedule: Data, loss and validation.
+        training: Settings of the recipe.
+        seed: Of the recipe.
+        learning_rate: Peak learning rate.
+
+    Raises:
+        Diverged: The loss is no finite number, or ends above three times its start.
+        InvalidInput: Nothing requires a gradient.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InvalidInput(
+            "nothing is trainable",
+            allowed="a method that leaves at least one parameter with requires_grad",
+            next_step="check the method's targets",
+        )
+    num_steps = training.num_steps(len(schedule.examples))
+    order = batch_order(
+        schedule.lengths,
+        num_batches=num_steps * training.gradient_accumulation,
+        batch_size=training.batch_size,
+        order=training.order,
+        seed=seed,
+    )
+    watch = _Watch(schedule, training, num_steps)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(training, schedule, num_steps, seed, learning_rate),
+        train_dataset=schedule.examples,  # type: ignore[arg-type]  # anything with len and []
+        data_collator=schedule.collate,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.order, trainer.loss = order, schedule.loss
+    trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
+    checkpoint = None
+    if training.save_every and schedule.folder and schedule.folder.is_dir():
+        checkpoint = get_last_checkpoint(str(schedule.folder))
+        if checkpoint:
+            watch.resume(Path(checkpoint))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    watch.return_to_best(model)
+    model.eval()
+    steps = trainer.state.global_step
+    seen = order[: steps * training.batch_size * training.gradient_accumulation]
+    history = [_point(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
+    _check_end([p["loss"] for p in history if "loss" in p])
+    return Trained(
+        steps=steps,
+        num_examples=len(seen),
+        num_tokens=int(np.asarray(schedule.lengths)[seen].sum()),
+        history=history,
+        best_step=watch.best_step if training.keep_best else None,
+    )
+
+
+def _point(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = ("step", "loss", "learning_rate", "validation")
+    return {name: entry[name] for name in kept if name in entry}
+
+
+def _check_end(losses: list[float]) -> None:
+    """Finite but far above its start is diverged too: Adam's steps are bounded."""
+    if len(losses) > 1 and losses[-1] > TOO_MUCH * max(losses[0], 1.0):
+        raise Diverged(
+            f"the training loss rose from {losses[0]:.3g} to {losses[-1]:.3g}: "
+            "lower --training.learning-rate"
+        )
+
+
+def _arguments(
+    training: Training, schedule: Schedule, num_steps: int, seed: int, learning_rate: float
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(schedule.folder or Path.cwd()),
+        max_steps=num_steps,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation,
+        activation_checkpointing=training.gradient_checkpointing,
+        learning_rate=learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=math.ceil(training.warmup * num_steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=resolve_precision(training.precision) == "bfloat16",
+        use_cpu=device() == "cpu",
+        seed=derive(seed, "dropout") % 2**32,
+        logging_steps=max(1, num_steps // LOG_POINTS),
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if training.save_every else "no",
+        save_steps=training.save_every or 500,
+        save_total_limit=1,
+        eval_strategy="no",
+        report_to=[],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        label_names=["labels"],
+    )
+
+
+class _Trainer(Trainer):
+    """`Trainer` with our batches and our loss."""
+
+    order: list[int]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        return _InOrder(self.order)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = self.loss(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+class _InOrder(torch.utils.data.Sampler[int]):
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+class _Watch(TrainerCallback):
+    """Follows training: progress, divergence, evaluation in between, the best state, patience."""
+
+    def __init__(self, schedule: Schedule, training: Training, num_steps: int) -> None:
+        self.schedule, self.training, self.num_steps = schedule, training, num_steps
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.best_state: dict[str, torch.Tensor] = {}
+        self.waited = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
+        step = state.global_step
+        if self.schedule.progress:
+            self.schedule.progress(step, self.num_steps, "train")
+        every = self.training.evaluate_every
+        if every and self.schedule.validate and (step % every == 0 or step == self.num_steps):
+            with torch.random.fork_rng():
+                value = self.schedule.validate(model)
+            model.train()
+            state.log_history.append({"step": step, "validation": value})
+            self._judge(model, step, value, control)
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise Diverged(
+                f"the training loss is {logs['loss']} at step {state.global_step} of "
+                f"{self.num_steps}: lower --training.learning-rate"
+            )
+
+    def _judge(self, model: nn.Module, step: int, value: float, control: Any) -> None:
+        sign = 1 if self.schedule.higher_is_better else -1
+        if self.best is None or sign * value > sign * self.best:
+            self.best, self.waited, self.best_step = value, 0, step
+            if self.training.keep_best:
+                self.best_state = {
+                    n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
+                }
+        else:
+            self.waited += 1
+            if self.training.patience and self.waited >= self.training.patience:
+                control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep what was best so far beside the checkpoint, so that a resumed run knows it."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        marks = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        (folder / "best.json").write_text(json.dumps(marks), encoding="utf-8")
+        if self.best_state:
+            save_file(self.best_state, folder / "best.safetensors")
+
+    def resume(self, checkpoint: Path) -> None:
+        """Read what `on_save` wrote."""
+        marks = json.loads((checkpoint / "best.json").read_text(encoding="utf-8"))
+        self.best, self.best_step, self.waited = (
+            marks[name] for name in ("best", "best_step", "waited")
+        )
+        if (checkpoint / "best.safetensors").is_file():
+            self.best_state = load_file(checkpoint / "best.safetensors")
+
+    def return_to_best(self, model: nn.Module) -> None:
+        """Put the best evaluated state back, if that was asked for."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.best_state:
+                    parameter.copy_(self.best_state[name])

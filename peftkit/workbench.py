@@ -1,0 +1,250 @@
+"""What a method gets to work with: the recipe, the rows, the loaded backbone, and the one trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from peftkit.backbones import LoadedBackbone, load, locate
+from peftkit.errors import InvalidInput
+from peftkit.predictors import ModelPredictor, Parameters
+from peftkit.seeds import seeded
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peftkit.evaluate import Collate
+    from peftkit.methods import Method
+    from peftkit.recipe import Recipe
+    from peftkit.tasks import Example, Progress, TaskData
+    from peftkit.train import Trained
+    from torch import nn
+
+
+@dataclass
+class Workbench:
+    """One recipe at work.
+
+    Attributes:
+        recipe: What is run.
+        data: Its rows.
+        folder: Where checkpoints go.
+        features_folder: Where features of the frozen backbone are kept for other cells.
+        progress: Told what is being done.
+        trained: How the last training went.
+        validation_seconds: Wall and CPU seconds spent evaluating in between.
+        features_seconds: Wall seconds that features taken from `features_folder` had cost.
+    """
+
+    recipe: Recipe
+    data: TaskData
+    folder: Path
+    features_folder: Path | None = None
+    progress: Progress | None = None
+    trained: Trained | None = None
+    validation_seconds: tuple[float, float] = (0.0, 0.0)
+    features_seconds: float = 0.0
+    virtual_tokens: int = 0
+    _encoded: dict[str, list[Example]] = field(default_factory=dict)
+
+    @cached_property
+    def backbone(self) -> LoadedBackbone:
+        """The backbone with a new head, on the device."""
+        from peftkit.device import device
+
+        recipe = self.recipe
+        loaded = load(
+            recipe.backbone,
+            locate(recipe.backbone),
+            auto_class=recipe.task.auto_class,
+            labels=self.data.labels,
+            seed=recipe.seed,
+            from_pretrained=recipe.method.from_pretrained,
+        )
+        loaded.model.to(device())
+        return loaded
+
+    @cached_property
+    def collate(self) -> Collate:
+        """Pads examples and makes tensors of them."""
+        from peftkit.evaluate import collate_padded
+
+        return collate_padded(self.backbone.tokenizer)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text: what the task asks for, or what positions leave beside a prompt."""
+        config = self.backbone.model.config
+        room = getattr(config, "max_position_embeddings", None) or 10**6
+        if "roberta" in config.model_type or config.model_type == "camembert":
+            room -= config.pad_token_id + 1  # positions start after the padding index
+        room -= self.virtual_tokens
+        if room < 8:
+            raise InvalidInput(
+                "there is no room for text beside the virtual tokens",
+                received=f"{self.virtual_tokens} virtual tokens",
+                allowed=f"at most {room + self.virtual_tokens - 8}",
+                next_step="lower --method.num-tokens",
+            )
+        return min(self.recipe.task.max_length, room)
+
+    def encode(self, rows: Dataset) -> list[Example]:
+        """Token ids of rows, encoded once."""
+        key = f"{rows._fingerprint}|{self.max_length}"
+        if key not in self._encoded:
+            self._encoded[key] = self.recipe.task.encode(
+                rows, self.backbone.tokenizer, self.max_length
+            )
+        return self._encoded[key]
+
+    def attach(self, method: Method) -> Any:
+        """Attach `method`, its random start drawn from a stream of its own."""
+        backbone = self.backbone
+        backbone.model.requires_grad_(False)
+        if self.recipe.training.head_init != "random":
+            from peftkit.heads import start_head
+
+            start_head(self, self.recipe.training.head_init)
+        with seeded(self.recipe.seed, "adapter"):
+            model = method.attach(backbone)
+        _train_in_float32(model)
+        self.virtual_tokens = _virtual_tokens(model)
+        return model
+
+    def parameters(self, model: nn.Module) -> Parameters:
+        """Count what requires gradients, the head apart."""
+        head = total = 0
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                total += parameter.numel()
+                if any(f".{part}." in f".{name}" for part in self.backbone.layers.head):
+                    head += parameter.numel()
+        return Parameters(method=total - head, head=head)
+
+    def train(self, model: nn.Module, examples: Sequence[Example] | None = None,
+              collate: Collate | None = None) -> None:  # fmt: skip
+        """Train `model` on the training rows, or on `examples` made of them, in their order."""
+        from peftkit.train import Schedule, train
+
+        rows = self.encode(self.data.train)
+        task = self.recipe.task
+        rate = self.recipe.learning_rate
+        if rate is None:
+            raise InvalidInput(
+                f"{type(self.recipe.method).__name__} has no default learning rate",
+                next_step="give --training.learning-rate",
+            )
+        schedule = Schedule(
+            examples=rows if examples is None else examples,
+            lengths=[len(row["input_ids"]) for row in rows],
+            collate=collate or self.collate,
+            loss=lambda logits, labels: task.loss(logits, labels, self.data),
+            validate=self._validate if examples is None else None,
+            higher_is_better=task.higher_is_better,
+            progress=self.progress,
+            folder=self.folder / "checkpoints",
+        )
+        self.trained = train(
+            model, schedule, self.recipe.training, seed=self.recipe.seed, learning_rate=rate
+        )
+
+    def predictor(self, model: nn.Module) -> ModelPredictor:
+        """Make a predictor of a trained model."""
+        return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
+
+    def _validate(self, model: nn.Module) -> float:
+        wall, cpu = time.perf_counter(), time.process_time()
+        parameters = Parameters(method=0, head=0)
+        logits = ModelPredictor(model=model, bench=self, parameters=parameters).outputs(
+            self.data.validation
+        )
+        _, metrics = self.recipe.task.score(logits, self.data.validation)
+        before = self.validation_seconds
+        self.validation_seconds = (
+            before[0] + time.perf_counter() - wall,
+            before[1] + time.process_time() - cpu,
+        )
+        return metrics[self.recipe.task.metric]
+
+    def features(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+        """Pooled last hidden states `(rows, hidden)` of the frozen backbone, computed once.
+
+        Kept in `features_folder`, if there is one, under a name that covers weights, token ids,
+        pooling, precision and threads.
+        """
+        from peftkit.evaluate import outputs
+
+        backbone, training = self.backbone, self.recipe.training
+        examples = self.encode(rows)
+        mark = f"{backbone.location.fingerprint}|{backbone.pooling}|{self.recipe.backbone.dtype}"
+        digest = hashlib.sha256(f"{mark}|{training.precision}|{training.threads}".encode())
+        for example in examples:
+            digest.update(np.asarray(example["input_ids"], dtype=np.int32).tobytes() + b"|")
+        kept = self.features_folder and self.features_folder / f"{digest.hexdigest()[:32]}.npz"
+        if kept and kept.is_file():
+            with np.load(kept) as file:
+                self.features_seconds += float(file["seconds"])
+                return np.asarray(file["features"])
+        start = time.perf_counter()
+        base = getattr(backbone.model, backbone.model.base_model_prefix)
+        found = outputs(
+            base,
+            examples,
+            self.collate,
+            read=lambda output: output.last_hidden_state[:, 0],
+            precision=training.precision,
+            progress=progress or self.progress,
+        )
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
+            np.savez(temporary, features=found, seconds=time.perf_counter() - start)
+            temporary.replace(kept)
+        return found
+
+    def reload(self, folder: Path) -> ModelPredictor:
+        """Load what `ModelPredictor.save` wrote: an adapter folder, or a whole model."""
+        import transformers
+
+        backbone = self.backbone
+        if (folder / "adapter_config.json").is_file():
+            from peft import PeftModel
+
+            import peftkit.bitfit
+            import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
+
+            model = PeftModel.from_pretrained(backbone.model, str(folder))
+            self.virtual_tokens = _virtual_tokens(model)
+        else:
+            from peftkit.backbones._pooling import pool_hidden_states
+
+            auto = getattr(transformers, self.recipe.task.auto_class)
+            model = auto.from_pretrained(folder, dtype="auto", use_safetensors=True)
+            pool_hidden_states(model, backbone.pooling)
+            backbone.model = model.to(backbone.model.device)
+            model = backbone.model
+        model.eval()
+        return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
+
+
+def _train_in_float32(model: nn.Module) -> None:
+    """What is trained on top of a bfloat16 base is float32 (heads above all; PEFT leaves them)."""
+    import torch
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.data = parameter.data.float()
+
+
+def _virtual_tokens(model: Any) -> int:
+    config = getattr(model, "active_peft_config", None)
+    return int(getattr(config, "num_virtual_tokens", 0) or 0)
