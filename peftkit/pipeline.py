@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.backbones import locate
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
 from peftkit.device import resolve_precision
 from peftkit.environment import environment
-from peftkit.record import Record, write_atomically
+from peftkit.record import Record, record_key, write_atomically
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ def run(
     recipe: Recipe,
     out: Path | str | None = None,
     *,
+    save_weights: bool = True,
     progress: Progress | None = None,
     features_folder: Path | None = None,
-    neighbours: int = 0,
 ) -> Record:
     """Train, evaluate and measure one recipe.
 
     Args:
         recipe: What to run.
         out: Folder for the adapter (weights, `peftkit.json`) and `record.json`; None: only the
-            record is returned.
-        progress: Told what is being done, and how far it is.
+            record is returned. A run that stopped at a checkpoint there goes on from it.
+        save_weights: False: leave nothing in `out`.
+        progress: Told how far what is being done is.
         features_folder: Where features of the frozen backbone are shared with other runs.
-        neighbours: Runs at work on this machine beside this one, for the record.
 
     Returns:
         The record, status "done".
@@ -53,8 +53,9 @@ def run(
     import torch
 
     torch.set_num_threads(recipe.training.threads)
+    keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
-        folder = Path(out) if out is not None else Path(temporary)
+        folder = Path(out) if keep and out is not None else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         data = recipe.task.load(seed=recipe.seed, progress=progress)
         bench = Workbench(recipe, data, folder, features_folder, progress)
@@ -70,51 +71,58 @@ def run(
         _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
         predictor.save(folder)
         record = Record(
-            key=record_key(recipe, data.fingerprint, _weights(bench)),
+            key=_key(recipe, bench, data),
             recipe=recipe.to_dict(),
             status="done",
             metrics={"test": dict(metrics), "validation": dict(validation)},
             predictions=predictions,
             history=bench.trained.history if bench.trained else [],
             costs=_costs(bench, meter, predictor, folder),
-            data=describe_data(data),
+            data=_describe_data(data),
             backbone=_describe_backbone(bench),
             environment={
                 **environment(),
                 "threads": recipe.training.threads,
                 "precision": resolve_precision(recipe.training.precision),
-                "neighbours": neighbours,
             },
             notes=list(data.notes),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-        if out is not None:
+        if keep:
             _write_manifest(folder, record, data)
             record.write(folder / "record.json")
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
 
 
-def record_key(recipe: Recipe, data_fingerprint: str, weights_fingerprint: str) -> str:
-    """Name of the record that a recipe on this data and these weights yields."""
-    from peftkit.device import resolve_precision
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe runs on, found without torch: for planning, and for the keys of records.
 
-    own = recipe.fingerprint(precision=resolve_precision(recipe.training.precision))
-    whole = f"{own}|{data_fingerprint}|{weights_fingerprint}"
-    return hashlib.sha256(whole.encode()).hexdigest()[:24]
+    Returns:
+        "data" and "backbone" as records hold them (`num_train` before any subset), and the
+        resolved "precision".
+    """
+    data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
+    location = locate(recipe.backbone)
+    weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))
+    return {
+        "data": _describe_data(data),
+        "backbone": {
+            "name": location.name,
+            "fingerprint": location.fingerprint,
+            "total_parameters": weights // (2 if recipe.backbone.dtype == "bfloat16" else 4),
+        },
+        "precision": resolve_precision(recipe.training.precision),
+    }
 
 
-def weights_fingerprint(recipe: Recipe) -> str:
-    """Hash of the files a recipe's backbone is loaded from; "" where it needs none."""
-    from peftkit.backbones import locate
-
-    return locate(recipe.backbone).fingerprint if recipe.method.needs_backbone else ""
-
-
-def _weights(bench: Workbench) -> str:
-    return bench.backbone.location.fingerprint if bench.recipe.method.needs_backbone else ""
+def _key(recipe: Recipe, bench: Workbench, data: TaskData) -> str:
+    weights = locate(recipe.backbone).fingerprint
+    precision = resolve_precision(recipe.training.precision)
+    return record_key(recipe.fingerprint(precision=precision), data.fingerprint, weights)
 
 
-def describe_data(data: TaskData) -> dict[str, Any]:
+def _describe_data(data: TaskData) -> dict[str, Any]:
     """What a record says of its data."""
     return {
         "source": data.source,
@@ -180,6 +188,3 @@ def _write_manifest(folder: Path, record: Record, data: TaskData) -> None:
         "data": {k: record.data[k] for k in ("source", "fingerprint")},
     }
     write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")
-
-
-Runner = Callable[..., Record]

@@ -7,6 +7,7 @@ of data and weights. One JSON file a record, written whole or not at all.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
@@ -93,6 +94,12 @@ class Record:
                 allowed=f"a record of format {FORMAT}",
                 next_step="delete the file and run the same command again: only this cell is rerun",
             ) from e
+
+
+def record_key(recipe_fingerprint: str, data_fingerprint: str, weights_fingerprint: str) -> str:
+    """Name of the record of a recipe on given data and weights: 16 hexadecimal digits."""
+    whole = "|".join((recipe_fingerprint, data_fingerprint, weights_fingerprint))
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def read_records(folder: Path | str) -> tuple[list[Record], list[str]]:

@@ -48,7 +48,7 @@ class Training:
     epochs: Annotated[float, Gt(0)] | None = None
     """Passes over the training data; none: three, but at least 250 steps, so that small data
     sets are learned at all."""
-    batch_size: Annotated[int, Ge(1)] = 16
+    batch_size: Annotated[int, Ge(1)] = 8
     """Examples a forward pass; times `gradient_accumulation` gives examples an optimizer step."""
     gradient_accumulation: Annotated[int, Ge(1)] = 1
     """Forward passes an optimizer step."""

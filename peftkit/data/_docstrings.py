@@ -35,6 +35,7 @@ SKIPPED_FOLDERS = frozenset(
 """Folders that document tests, or somebody else's library."""
 
 _CHUNKS_PER_WORKER = 8
+_LEAST_FILES_PER_CHUNK = 10  # fewer take less time than an interpreter needs to start
 _KINDS: dict[type, str] = {
     ast.Module: "module",
     ast.ClassDef: "class",
@@ -114,7 +115,7 @@ def read_files(
     if workers is None:
         workers = 1 if multiprocessing.parent_process() is not None else _num_cores()
     by_size = sorted(range(len(files)), key=lambda i: files[i].stat().st_size, reverse=True)
-    num_chunks = max(1, min(len(files), workers * _CHUNKS_PER_WORKER))
+    num_chunks = min(len(files) // _LEAST_FILES_PER_CHUNK, workers * _CHUNKS_PER_WORKER) or 1
     chunks = [by_size[start::num_chunks] for start in range(num_chunks)]
     paths = [[os.fspath(files[i]) for i in chunk] for chunk in chunks]
     found: dict[int, Found] = {}
@@ -134,7 +135,7 @@ def _num_cores() -> int:
 def _read_chunks(chunks: list[list[str]], workers: int) -> Iterator[tuple[int, list[Found]]]:
     """Yield (number of the chunk, docstrings of its files) as chunks become ready."""
     left = set(range(len(chunks)))
-    if workers > 1 and sys.executable:
+    if workers > 1 and len(chunks) > 1 and sys.executable:
         pool = ThreadPoolExecutor(workers)
         try:
             futures = {pool.submit(_read_elsewhere, chunk): n for n, chunk in enumerate(chunks)}
@@ -163,9 +164,15 @@ def _read_elsewhere(paths: list[str]) -> list[Found] | None:
 
 def _read_here(paths: Iterable[str]) -> list[Found]:
     """Read files in this process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-        return [_read_file(path) for path in paths]
+    collecting = gc.isenabled()
+    gc.disable()  # syntax trees hold no cycles; searching them took up to a third of the time
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
+            return [_read_file(path) for path in paths]
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _read_file(path: str) -> Found:
@@ -189,5 +196,4 @@ def _read_file(path: str) -> Found:
 
 
 if __name__ == "__main__":
-    gc.disable()  # syntax trees hold no cycles; collecting them in vain takes an eighth of the time
     sys.stdout.write(json.dumps(_read_here(json.load(sys.stdin))))

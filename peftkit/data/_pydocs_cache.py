@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
+import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,12 +68,11 @@ def write_table(table: pa.Table, path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-        os.close(handle)
+        temporary = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.part")
         try:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
             os.replace(temporary, path)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"the bundled corpus could not be cached: {error}", stacklevel=2)

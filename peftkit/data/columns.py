@@ -37,6 +37,7 @@ _TEXTS = (
     ("sentence", "content", "review", "utterance", "comment", "tweet", "message", "document"),
     ("question", "query", "body", "passage", "article", "description", "headline", "title"),
 )
+_TEXT_NAMES = frozenset(name for group in (*_PAIRS, *_TEXTS) for name in group)
 _LABELS = (
     ("label", "labels"),
     ("intent", "category", "class", "target", "sentiment", "topic", "emotion"),
@@ -157,7 +158,7 @@ def _find_label(dataset: Dataset, taken: Sequence[str]) -> str:
         _named(columns, _LABELS[0]),
         _named(like, _LABELS[1]),
         [n for n in columns if _is_declared(dataset, n) or n.lower().endswith(_LABEL_ENDINGS)],
-        [n for n in like if not _is_row_number(n)],
+        [n for n in like if not _is_row_number(n) and n.lower() not in _TEXT_NAMES],
     ):
         found = _one(group, "label", "label_column")
         if found is not None:

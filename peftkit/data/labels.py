@@ -81,9 +81,10 @@ def labelled(
     columns = find_text_columns(splits.train, text, second, label)
     check_texts(splits, columns)
     names, splits = label_names(splits, columns.label)
-    roles = {columns.text: "text", columns.label: "label"}
+    roles = {columns.text: "text"}
     if columns.second_text:
         roles[columns.second_text] = "second_text"
+    roles[columns.label] = "label"
     parts = {
         name: part.select_columns(list(roles)).rename_columns(roles)
         for name, part in splits.parts().items()

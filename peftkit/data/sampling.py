@@ -155,7 +155,8 @@ def flip_labels(
     names = np.arange(len(noisy)) if rows is None else np.asarray(rows, dtype=np.int64)
     known = int(names.max()) + 1 if len(names) else 0
     cut = np.argsort(_draws(seed, "label noise rows", known)[names], kind="stable")[:num_flipped]
-    step = 1 + (_draws(seed, "label noise classes", known)[names] * (num_classes - 1)).astype(np.int64)
+    draws = _draws(seed, "label noise classes", known)[names]
+    step = 1 + (draws * (num_classes - 1)).astype(np.int64)
     noisy[cut] = (noisy[cut] + step[cut]) % num_classes
     return [int(label) for label in noisy]
 

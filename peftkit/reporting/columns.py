@@ -15,6 +15,7 @@ from peftkit.reporting.summary import Row, Table
 from peftkit.study.statistics import Estimate
 
 Show = Callable[[Row], str]
+_INFERENCE = "inference_seconds_per_example"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def columns_of(table: Table) -> list[Column]:
     """All columns that have something to show, from left to right."""
     numbers, _ = footnotes(table)
     methods = tuple(Cell(m, f" [{numbers[m]}]" if m in numbers else "") for m in table.methods)
-    rungs = {row.method: row.rung or q.ABSENT for row in table.rows}
+    rung_of = {row.method: row.rung or q.ABSENT for row in table.rows}
+    rungs = tuple(Cell(rung_of[method]) for method in table.methods)
     columns = [
-        Column("rung", ("", "rung"), tuple(Cell(rungs[m]) for m in table.methods), 13, is_text=True),
+        Column("rung", ("", "rung"), rungs, 13, is_text=True),
         Column("method", ("", "method"), methods, 0, is_text=True),
     ]
     columns += _quality_columns(table)
@@ -123,17 +125,12 @@ def _cost_columns(table: Table) -> list[Column]:
     """Costs at the largest size."""
     shown: list[tuple[str, tuple[str, str], Show, int]] = [
         ("trainable, method + head", ("trainable", "method + head"), _parameters, 3),
-        ("trainable share", ("trainable", "share"), _cost("trainable_share", q.percent), 11),
+        ("share of backbone", ("share of", "backbone"), _cost("trainable_share", q.percent), 11),
         ("adapter size", ("adapter", "on disk"), _cost("adapter_bytes", q.size_in_bytes), 8),
         ("training time", ("train", "time"), _cost("train_seconds", q.seconds), 4),
         ("training CPU time", ("train", "CPU time"), _cost("train_cpu_seconds", q.seconds), 12),
         ("training memory", ("train", "memory"), _memory, 6),
-        (
-            "inference time",
-            ("inference", "per ex."),
-            _cost("inference_seconds_per_example", q.milliseconds),
-            9,
-        ),
+        ("inference time", ("inference", "per ex."), _cost(_INFERENCE, q.milliseconds), 9),
         ("inference slowdown", ("infer.", "slowdown"), _cost("inference_slowdown", q.ratio), 10),
     ]
     rows = [table.row(method, table.sizes[-1]) for method in table.methods]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,9 +33,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         axes.plot(*zip(*steps, strict=True), color=_FRONTIER, linewidth=0.9, zorder=2)
     for point in panel.points:
         axes.vlines(point.x, point.low, point.high, color=point.colour, linewidth=1.5, zorder=3)
-        edge = {"markeredgecolor": "white", "markeredgewidth": 0.7}
-        look = {"color": point.colour, "markersize": _MARKER, "zorder": 4, **edge}
-        axes.plot(point.x, point.y, point.marker, **look)
+        (mark,) = axes.plot(point.x, point.y, point.marker, color=point.colour, zorder=4)
+        mark.set(markersize=_MARKER, markeredgecolor="white", markeredgewidth=0.7)
     _draw_labels(axes, panel, steps)
 
 
@@ -76,7 +76,8 @@ def _draw_labels(axes: Axes, panel: Panel, steps: Sequence[tuple[float, float]])
     options = [_options(axes, each, bounds) for each in names]
     chosen = place(options, _solid(axes, panel), _thin(axes, panel, steps), bounds)
     for each, candidates, at in zip(names, options, chosen, strict=True):
-        _draw_label(axes, each, candidates.boxes[at], leads=np.isfinite(candidates.leaders[at]).all())
+        leads = bool(np.isfinite(candidates.leaders[at]).all())
+        _draw_label(axes, each, candidates.boxes[at], leads=leads)
 
 
 def _options(axes: Axes, each: Point | Level, bounds: tuple[float, ...]) -> Options:
@@ -149,9 +150,9 @@ def _pixels(axes: Axes) -> float:
 
 def _text_size(axes: Axes, text: str) -> tuple[float, float]:
     """Width and height of a label in pixels, with a little air."""
-    width, height, _ = _canvas(axes).get_renderer().get_text_width_height_descent(
-        text, FontProperties(size=_LABEL_SIZE), ismath=False
-    )
+    renderer: Any = _canvas(axes).get_renderer()  # type: ignore[no-untyped-call]
+    font = FontProperties(size=_LABEL_SIZE)
+    width, height, _ = renderer.get_text_width_height_descent(text, font, ismath=False)
     return width + 3, height + 2
 
 

@@ -1,10 +1,10 @@
 """What a method is called in a table, and its place on the ladder.
 
-A method's label is its name. Where one name stands for several variants, the options that tell them
-apart are added, unless they have the method's default value: `lora` beside `lora rank=64`. Options
-of the method and of the backbone (such as its bits) always tell variants apart. Options of training
-and of the task do so only where one seed of one size was run with several values: training settings
-chosen per size or per seed are one way of running a method, not several methods.
+A method's label is its name. Where one name stands for several variants, the options that tell
+them apart are added as on the command line, unless they have their default value: `lora` beside
+`lora:rank=64`. Options of the method and of the backbone (such as its dtype) always tell variants
+apart. Options of training and of the task do so only where one seed of one size was run with
+several values: settings chosen per size or per seed are one way of running a method, not several.
 """
 
 from __future__ import annotations
@@ -12,26 +12,30 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from peftkit.errors import PeftkitError
 from peftkit.record import Record
+from peftkit.settings import Backbone, Training
 
 RUNGS = ("reference", "none", "head", "parameter-efficient", "partial", "full", "retrain")
 _CELL_OPTIONS = {"task.name", "task.data", "task.size", "task.label_noise"}
 Options = dict[str, Any]
 
 
-def part_class(kind: str, name: str) -> Any:
+def part_class(kind: Literal["method", "task"], name: str) -> Any:
     """The class behind a method's or task's name, or None where it cannot be had.
 
-    Records outlive the code that made them: a part that is gone must not stop a report.
+    Records outlive the code that made them: a part that is gone must not stop a report. And
+    reading records runs no code that they name by path.
     """
+    if ".py" in name:
+        return None
     try:
         from peftkit import parts
 
-        return parts.load(kind, name)
-    except (ImportError, AttributeError, TypeError, OSError, SyntaxError, PeftkitError):
+        return parts.load("method", name) if kind == "method" else parts.load("task", name)
+    except (ImportError, PeftkitError):
         return None
 
 
@@ -74,23 +78,23 @@ def _label_variants(short: str, defaults: Options, group: list[Record]) -> dict[
     for record in group:
         variant = tuple(repr(fixed[record.key].get(option)) for option in telling)
         other = _options(record, ("training", "task"))
-        cells[(variant, record.size, record.seed)].append(other)
+        size = record.recipe["task"].get("size")
+        cells[(variant, size, record.seed)].append(other)
         fixed[record.key] = fixed[record.key] | other
     for options in cells.values():
         telling += [option for option in _varying(options) if option not in telling]
-    bare = [option.partition(".")[2] for option in telling]
-    shown = {o: b if bare.count(b) == 1 else o for o, b in zip(telling, bare, strict=True)}
-    return {
-        record.key: " ".join([short, *_differences(fixed[record.key], shown, defaults)])
-        for record in group
-    }
+    labels = {}
+    for record in group:
+        told = _differences(fixed[record.key], telling, defaults)
+        labels[record.key] = f"{short}:{','.join(told)}" if told else short
+    return labels
 
 
-def _differences(options: Options, shown: dict[str, str], defaults: Options) -> list[str]:
+def _differences(options: Options, telling: list[str], defaults: Options) -> list[str]:
     """`option=value` for each telling option that does not have its default value."""
     return [
-        f"{text}={_value(options.get(option))}"
-        for option, text in sorted(shown.items())
+        f"{option.removeprefix('method.')}={_value(options.get(option))}"
+        for option in telling
         if repr(options.get(option)) != repr(defaults.get(option))
     ]
 
@@ -114,16 +118,13 @@ def _varying(options: Iterable[Options]) -> list[str]:
 
 
 def _defaults(name: str) -> Options:
-    """Default options of a method, named `method.option`; empty where it is not known here."""
-    part = part_class("method", name)
-    if not (isinstance(part, type) and dataclasses.is_dataclass(part)):
-        return {}
+    """Default options, named `part.option`; those of a method that is not known here are None."""
     found: Options = {}
-    for each in dataclasses.fields(part):
-        if each.default is not dataclasses.MISSING:
-            found[f"method.{each.name}"] = _plain(each.default)
-        elif each.default_factory is not dataclasses.MISSING:
-            found[f"method.{each.name}"] = _plain(each.default_factory())
+    parts = {"method": part_class("method", name), "backbone": Backbone, "training": Training}
+    for part, cls in parts.items():
+        for each in dataclasses.fields(cls) if cls and dataclasses.is_dataclass(cls) else ():
+            if each.default is not dataclasses.MISSING:
+                found[f"{part}.{each.name}"] = _plain(each.default)
     return found
 
 
@@ -137,8 +138,8 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return "+".join(_value(each) for each in value)
-    return str(value)
+        return ",".join(_value(each) for each in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _short_name(name: str, names: Iterable[str]) -> str:

@@ -18,14 +18,15 @@ _REASON_LENGTH = 200
 
 def heading(table: Table) -> str:
     """`backbone on data`, with the label noise if there is any."""
-    noise = f", {100 * table.label_noise:g} % of training labels wrong" if table.label_noise else ""
-    return f"{table.backbone} on {table.data}{noise}"
+    share = table.place.label_noise
+    noise = f", {100 * share:g} % of training labels wrong" if share else ""
+    return f"{table.place.backbone} on {table.place.data}{noise}"
 
 
 def origin(table: Table) -> str:
     """Which weights and which rows of data, by fingerprint."""
-    weights = table.backbone_fingerprint[:12] or "not recorded"
-    rows = table.data_fingerprint[:12] or "not recorded"
+    weights = table.place.backbone_fingerprint[:12] or "not recorded"
+    rows = table.place.data_fingerprint[:12] or "not recorded"
     return f"weights {weights}, data {rows}"
 
 
@@ -88,6 +89,12 @@ def costs(table: Table) -> str:
     if machines:
         text += " " + "; ".join(machines)
     return text + _company(records) + "."
+
+
+def data(table: Table) -> str:
+    """Where the rows come from, and what was done to them on the way."""
+    source, remarks = table.fact("source"), table.fact("notes") or []
+    return ". ".join(["Data: " + str(source or table.place.data), *map(str, remarks)]) + "."
 
 
 def versions(table: Table) -> str:
@@ -165,7 +172,8 @@ def _words(status: str) -> str:
 def _machine(record: Record) -> str:
     """Device, threads and precision of one run."""
     found = record.environment
-    parts = [str(found["device"])] if found.get("device") else []
+    names = [str(found[name]) for name in ("device", "device_name") if found.get(name)]
+    parts = [": ".join(names)] if names else []
     if found.get("threads"):
         parts.append(counted(int(found["threads"]), "thread"))
     if found.get("precision"):

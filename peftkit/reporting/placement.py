@@ -4,8 +4,8 @@ Each label has candidate boxes. Labels are placed one after another where they d
 most hemmed in first, then each is tried again given all others until nothing improves.
 Deterministic; all lengths in pixels, y upwards.
 
-Legend: B boxes as (left, bottom, right, top), L leader lines as (x0, y0, x1, y1), shape (n, 4) each;
-the leader of a label that stands at its anchor is not a number.
+Boxes are (left, bottom, right, top), leader lines (x0, y0, x1, y1), arrays of either (n, 4). The
+leader of a label that stands at its anchor is not a number.
 """
 
 from __future__ import annotations
@@ -22,17 +22,22 @@ Array = NDArray[np.float64]
 _SWEEPS = 12
 _OVER_LABEL, _OVER_SOLID, _OVER_THIN, _PER_PIXEL = 2000.0, 400.0, 25.0, 2.0
 _LEADER, _LEADER_OVER = 8.0, 60.0
+_OVER_NAME, _CLEAR = 40.0, 2.0
 _OUTSIDE = 1e4
 _ALONG = np.linspace(0.25, 0.95, 8)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The candidates of one label: boxes, leader lines, and what each costs by itself."""
+    """The candidates of one label: boxes, leader lines, and what each costs by itself.
+
+    `anchor` is the point that is named, not a number for a line.
+    """
 
     boxes: Array
     leaders: Array
     costs: Array
+    anchor: tuple[float, float]
 
 
 def around(
@@ -59,7 +64,7 @@ def around(
     ends = np.clip([x, y], boxes[:, :2], boxes[:, 2:])
     leaders = np.hstack([np.broadcast_to([x, y], ends.shape), ends])
     leaders[:num_beside] = np.nan
-    return Options(boxes, leaders, np.array(costs))
+    return Options(boxes, leaders, np.array(costs), anchor)
 
 
 def along(y: float, size: tuple[float, float], span: tuple[float, float], *, gap: float) -> Options:
@@ -70,7 +75,7 @@ def along(y: float, size: tuple[float, float], span: tuple[float, float], *, gap
     below = above - [0, 2 * gap + height, 0, 2 * gap + height]
     costs = np.concatenate([np.arange(25) / 4, np.arange(25) / 4 + 1])
     boxes = np.concatenate([above, below])
-    return Options(boxes, np.full_like(boxes, np.nan), costs)
+    return Options(boxes, np.full_like(boxes, np.nan), costs, (math.nan, math.nan))
 
 
 def place(
@@ -87,7 +92,11 @@ def place(
     Returns:
         The index of the candidate chosen for each label.
     """
-    own = [_own_costs(each, solid.reshape(-1, 4), thin.reshape(-1, 4), bounds) for each in options]
+    own = [
+        _own_costs(each, solid.reshape(-1, 4), thin.reshape(-1, 4), bounds)
+        + _ambiguous(each, [other.anchor for other in options if other is not each])
+        for each in options
+    ]
     order = sorted(range(len(options)), key=lambda label: -float(own[label].min()))
     chosen: dict[int, int] = {}
     for _ in range(_SWEEPS):
@@ -117,7 +126,17 @@ def _own_costs(
     for obstacles, cost in ((solid, _OVER_SOLID), (thin, _OVER_THIN)):
         area = _overlap(boxes, obstacles)
         costs = costs + (cost * (area > 0)).sum(1) + _PER_PIXEL * area.sum(1)
-    return costs + _LEADER_OVER * _passes(options.leaders, solid).sum(1)
+    costs = costs + _LEADER_OVER * _passes(options.leaders, solid).sum(1)
+    return np.asarray(costs)
+
+
+def _ambiguous(options: Options, others: Sequence[tuple[float, float]]) -> Array:
+    """What it costs that a label without a leader line stands as near to another point."""
+    points = np.array([options.anchor, *others])[:, None]
+    nearest = np.clip(points, options.boxes[:, :2], options.boxes[:, 2:])
+    far = np.linalg.norm(nearest - points, axis=2)
+    is_near = (far[1:] < _CLEAR * far[0]) & np.isnan(options.leaders[:, 0])
+    return np.asarray((_OVER_NAME * is_near).sum(0))
 
 
 def _shared_costs(options: Options, boxes: Array, leaders: Array) -> Array:
@@ -126,7 +145,7 @@ def _shared_costs(options: Options, boxes: Array, leaders: Array) -> Array:
     costs = (_OVER_LABEL * (area > 0)).sum(1) + _PER_PIXEL * area.sum(1)
     costs += 10 * _LEADER_OVER * _passes(options.leaders, boxes).sum(1)
     costs += 10 * _LEADER_OVER * _passes(leaders, options.boxes).sum(0)
-    return costs + _LEADER_OVER * _cross(options.leaders, leaders).sum(1)
+    return np.asarray(costs + _LEADER_OVER * _cross(options.leaders, leaders).sum(1))
 
 
 def _overlap(one: Array, other: Array) -> Array:
@@ -140,8 +159,9 @@ def _passes(leaders: Array, boxes: Array) -> NDArray[np.bool_]:
     """Whether leader lines run through boxes, shape (len(leaders), len(boxes))."""
     start, end = leaders[:, None, :2], leaders[:, None, 2:]
     points = (start + (end - start) * _ALONG[None, :, None])[:, None]
-    inside = (points >= boxes[None, :, None, :2]) & (points <= boxes[None, :, None, 2:])
-    return np.asarray(inside.all(3).any(2))
+    low, high = boxes[None, :, None, :2], boxes[None, :, None, 2:]
+    inside = np.all((points >= low) & (points <= high), axis=3)
+    return np.asarray(np.any(inside, axis=2))
 
 
 def _cross(one: Array, other: Array) -> NDArray[np.bool_]:

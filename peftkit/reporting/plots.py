@@ -1,8 +1,8 @@
 """The picture of the table: quality against trainable parameters and against memory.
 
 One pair of panels per table, at its largest size. A point is a method's mean over seeds, its bar
-reaches from the lowest to the highest seed. Methods that train nothing are horizontal lines. The thin
-step line is the frontier: the best mean that can be had for at most that cost.
+reaches from the lowest to the highest seed. Methods that do not adapt the backbone are horizontal
+lines. The thin step line is the frontier: the best mean that can be had for at most that cost.
 
 Files are byte-identical for the same records: no dates, fixed identifiers, text as outlines.
 Colours: Okabe and Ito, Color Universal Design (2008), without yellow, which is too light on white;
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LEVEL_COLOUR = "#555555"
 _DASHES = ((0, (6, 2)), (0, (3, 2)), (0, (6, 2, 1, 2)))
-_WIDTH, _HEIGHT = 12.0, 6.3  # inches, of one pair of panels with its words
-_LEFT, _GAP, _RIGHT, _TOP, _BOTTOM = 0.70, 0.30, 0.15, 0.80, 1.25
+_WIDTH, _HEIGHT = 12.0, 6.1  # inches, of one pair of panels with its words
+_LEFT, _GAP, _RIGHT, _TOP, _BOTTOM = 0.70, 0.30, 0.15, 0.80, 1.10
 _CAPTION_WIDTH = 175  # characters
 _DPI = 150
 _WIDE = 10.0  # a logarithmic axis for memory from this ratio on
@@ -55,7 +55,6 @@ def write_frontier(tables: Sequence[Table], folder: Path) -> list[Path]:
         The files written.
     """
     import matplotlib.style
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     tables = [table for table in tables if any(_is_shown(row) for row in _largest(table))]
     if not tables:
@@ -64,7 +63,7 @@ def write_frontier(tables: Sequence[Table], folder: Path) -> list[Path]:
     with matplotlib.style.context(["default", _SETTINGS]):
         figure = frontier(tables)
         figure.savefig(png, dpi=_DPI, metadata={"Software": None})
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return [svg, png]
 
 
@@ -111,7 +110,7 @@ def _draw_table(figure: Figure, table: Table, styles: dict[str, Style], floor: f
     )
     caption = "\n".join(textwrap.wrap(_caption(table), _CAPTION_WIDTH))
     figure.text(
-        _LEFT / _WIDTH, (floor + 0.68) / total, caption, fontsize=8.5, va="top", color="#555555"
+        _LEFT / _WIDTH, (floor + 0.55) / total, caption, fontsize=8.5, va="top", color="#555555"
     )
 
 
@@ -134,7 +133,7 @@ def _draw(axes: Axes, panel: Panel | None, table: Table, *, is_first: bool) -> N
 def _panels(table: Table, styles: dict[str, Style]) -> list[Panel | None]:
     """Quality against parameters, and against memory."""
     rows = [row for row in _largest(table) if row.quality]
-    still = [row for row in rows if not row.cost("trainable_parameters")]
+    still = [row for row in rows if not _is_shown(row)]
     levels = [_level(row, table, dashes) for row, dashes in zip(still, cycle(_DASHES))]
     untrained = [level.y for level in levels]
     scale = _scale(table, rows)
@@ -174,8 +173,9 @@ def _largest(table: Table) -> list[Row]:
 
 
 def _is_shown(row: Row) -> bool:
-    """Whether a row is a point of the first panel."""
-    return row.quality is not None and bool(row.cost("trainable_parameters"))
+    """Whether a row is a point of the first panel: a result of a backbone that was adapted."""
+    adapts = row.rung not in ("reference", "none") and bool(row.cost("trainable_parameters"))
+    return row.quality is not None and adapts
 
 
 def _cost(row: Row, name: str, phase: str | None) -> float | None:
@@ -197,7 +197,7 @@ def _point(row: Row, x: float, table: Table, styles: dict[str, Style]) -> Point:
 
 
 def _level(row: Row, table: Table, dashes: Any) -> Level:
-    """A row that trains nothing as a line."""
+    """A row that adapts nothing as a line."""
     y = table.metric.scale * (row.quality.mean if row.quality else 0.0)
     return Level(f"{row.method} {y:.{_digits(table)}f}", y, _LEVEL_COLOUR, dashes)
 
@@ -222,7 +222,8 @@ def _scale(table: Table, rows: Sequence[Row]) -> Scale:
     values += [table.metric.scale * row.quality.mean for row in rows if row.quality]
     values = sorted([*values, *(level.y for level in _chance(table))])
     whole = (values[-1] - values[0]) or 1.0
-    gap, low, high = max((b - a, a, b) for a, b in zip(values, [*values[1:], values[-1]], strict=True))
+    pairs = pairwise([*values, values[-1]])
+    gap, low, high = max((above - below, below, above) for below, above in pairs)
     if gap < _CUT_FROM * whole:
         return Scale(values[0] - 0.06 * whole, values[-1] + 0.08 * whole)
     room = 0.06 * (whole - gap) + 0.02 * gap
@@ -231,12 +232,16 @@ def _scale(table: Table, rows: Sequence[Row]) -> Scale:
 
 def _caption(table: Table) -> str:
     """What the marks mean, and what is not shown."""
-    several = len(table.seeds) > 1
-    text = f"Points: mean over {notes.counted(len(table.seeds), 'seed')}" if several else "1 seed"
-    text += ", bars from the lowest to the highest. " if several else ". "
+    num_seeds = len(table.seeds)
+    text = "1 seed. "
+    if num_seeds > 1:
+        shown = [row for row in _largest(table) if row.done]
+        fewer = [f"{row.method}: {len(row.done)}" for row in shown if len(row.done) < num_seeds]
+        text = f"Points: mean over {num_seeds} seeds" + (f" ({', '.join(fewer)})" if fewer else "")
+        text += ", bars from the lowest to the highest. "
     text += "Thin line: the best mean within that cost. "
-    if any(row.quality and not row.cost("trainable_parameters") for row in _largest(table)):
-        text += "Dashed: nothing is trained in the backbone. "
+    if any(row.quality and not _is_shown(row) for row in _largest(table)):
+        text += "Dashed: without adapting the backbone. "
     absent = [f"{r.method} ({notes.status_words(r)})" for r in _largest(table) if not r.quality]
     if absent:
         text += f"No result: {', '.join(absent)}. "

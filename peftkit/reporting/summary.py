@@ -1,13 +1,13 @@
 """From records to rows: one row per method and size, seeds taken together.
 
-A `Table` holds the rows that may be compared: one backbone (by the fingerprint of its weights), one
-data source (by the fingerprint of its rows), one task, one level of label noise. Whatever differs in
-any of these goes to another table. Nothing is dropped: a run that did not end well is in its row's
-`unfinished`.
+A `Table` holds the rows that may be compared: one backbone (by the fingerprint of its weights),
+one data source (by the fingerprint of its rows), one task, one level of label noise. Whatever
+differs in any of these goes to another table. Nothing is dropped: a run that did not end well is in
+its row's `unfinished`.
 
 A row's `quality` is the mean of the task's metric with the crossed items x seeds error of
-`peftkit.study.statistics`; `versus_full` is the paired difference (method minus full fine-tuning) on
-the seeds and items that both have.
+`peftkit.study.statistics`; `versus_full` is the paired difference (method minus full fine-tuning)
+on the seeds and items that both have.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from peftkit.record import Record
+from peftkit.reporting.grouping import Place, places, sizes_of, without_repeats
 from peftkit.reporting.labels import label_records, rung_of, rung_order, unsettled_options
 from peftkit.reporting.pairing import (
     Metric,
@@ -90,23 +91,13 @@ class Table:
     """Rows that may be compared with one another, by rung, then trainable parameters, then size.
 
     Attributes:
-        backbone: Name of the backbone.
-        backbone_fingerprint: Fingerprint of its weights ("" if no run got as far).
-        data: Name of the data.
-        data_fingerprint: Fingerprint of its rows ("" if no run got as far).
-        task: Name of the task.
-        label_noise: Share of training labels replaced.
+        place: Backbone, data, task and label noise that all runs share.
         metric: The metric shown, and its direction.
         rows: The rows.
         notes: What a reader must know about the table as a whole.
     """
 
-    backbone: str
-    backbone_fingerprint: str
-    data: str
-    data_fingerprint: str
-    task: str
-    label_noise: float
+    place: Place
     metric: Metric
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -142,58 +133,16 @@ class Table:
 
 def summarise(records: Iterable[Record]) -> list[Table]:
     """Group records into tables, by backbone, data, and label noise."""
-    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record, place in _places(list(records)):
-        groups[place].append(record)
-    return [_table(place, groups[place]) for place in sorted(groups)]
+    return [_table(place, group) for place, group in places(list(records)).items()]
 
 
-def _places(records: list[Record]) -> list[tuple[Record, tuple[Any, ...]]]:
-    """Each record, oldest first, with what its table is known by.
-
-    A run that ended before it had read its data or weights has no fingerprint of them. It belongs
-    with the runs of the same names where those agree on the fingerprint, else in a table apart.
-    """
-    known: dict[tuple[str, str], set[str]] = defaultdict(set)
-    named = []
-    for record in sorted(records, key=lambda r: (r.created, r.key)):
-        names = {
-            "backbone": str(record.recipe["backbone"].get("name") or record.backbone.get("name")),
-            "data": str(record.recipe["task"].get("data") or record.data.get("source")),
-        }
-        prints = {part: str(getattr(record, part).get("fingerprint") or "") for part in names}
-        named.append((record, names, prints))
-        for part, fingerprint in prints.items():
-            known[part, names[part]] |= {fingerprint} - {""}
-    placed = []
-    for record, names, prints in named:
-        for part, name in names.items():
-            if not prints[part] and len(known[part, name]) == 1:
-                (prints[part],) = known[part, name]
-        task = str(record.recipe["task"].get("name", ""))
-        noise = float(record.recipe["task"].get("label_noise") or 0.0)
-        backbone = (names["backbone"], prints["backbone"])
-        placed.append((record, (*backbone, names["data"], prints["data"], task, noise)))
-    return placed
-
-
-def _table(place: tuple[Any, ...], records: list[Record]) -> Table:
+def _table(place: Place, records: list[Record]) -> Table:
     """The table of records that share one place."""
-    backbone, backbone_fingerprint, data, data_fingerprint, task, noise = place
-    metric = metric_of(task, records)
-    records, notes = _without_repeats(records)
+    metric = metric_of(place.task, records)
+    records, notes = without_repeats(records)
     rows = _compared(_rows(records), metric)
-    return Table(
-        backbone=backbone,
-        backbone_fingerprint=backbone_fingerprint,
-        data=data,
-        data_fingerprint=data_fingerprint,
-        task=task,
-        label_noise=noise,
-        metric=metric,
-        rows=tuple(rows),
-        notes=(*notes, *_notes(rows, records, metric)),
-    )
+    notes += _notes(rows, records, metric)
+    return Table(place=place, metric=metric, rows=tuple(rows), notes=tuple(notes))
 
 
 def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
@@ -207,6 +156,10 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
         notes.append("settings that differ between seeds of one method: " + ", ".join(unsettled))
     if len({record.data["num_test"] for record in records if record.data.get("num_test")}) > 1:
         notes.append("runs were tested on different numbers of items; means are over shared items")
+    for remark in dict.fromkeys(remark for record in records for remark in record.notes):
+        own = [r for r in records if remark in r.notes and remark not in r.data.get("notes", ())]
+        if own:
+            notes.append(f"{remark} ({len(own)} of {len(records)} runs)")
     wrong = disagreeing(records, metric)
     if wrong:
         notes.append(
@@ -216,22 +169,13 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
     return notes
 
 
-def _without_repeats(records: list[Record]) -> tuple[list[Record], list[str]]:
-    """The newest record of each method, size and seed, and a note where there were more."""
-    labels = label_records(records)
-    newest = {(labels[r.key], r.size, r.seed): r for r in records}
-    repeats = len(records) - len(newest)
-    notes = [f"{repeats} older records of the same method, size and seed left out"] if repeats else []
-    return list(newest.values()), notes
-
-
 def _rows(records: list[Record]) -> list[Row]:
     """Rows in order, not yet compared with one another."""
     labels = label_records(records)
-    actual = _actual_sizes(records)
+    sizes = sizes_of(records)
     cells: dict[tuple[str, int], list[Record]] = defaultdict(list)
     for record in records:
-        cells[labels[record.key], actual.get(record.size, record.size)].append(record)
+        cells[labels[record.key], sizes[record.key]].append(record)
     seeds = {record.seed for record in records}
     rungs = {name: rung_of(name) for name in dict.fromkeys(r.method for r in records)}
     rows = []
@@ -249,17 +193,6 @@ def _rows(records: list[Record]) -> list[Row]:
             )
         )
     return _ordered(rows)
-
-
-def _actual_sizes(records: list[Record]) -> dict[int, int]:
-    """Size asked for -> size used, for runs that ended before they knew (0: the whole split)."""
-    actual: dict[int, set[int]] = defaultdict(set)
-    for record in records:
-        if record.data.get("num_train"):
-            asked = int(record.recipe["task"].get("size") or 0)
-            actual[asked].add(int(record.data["num_train"]))
-    used = set().union(*actual.values())
-    return {a: next(iter(u)) for a, u in actual.items() if len(u) == 1 and a not in used}
 
 
 def _ordered(rows: list[Row]) -> list[Row]:
@@ -299,6 +232,10 @@ def _compared(rows: list[Row], metric: Metric) -> list[Row]:
         to_full = None if full is row else estimate_difference(row.done, full.done, metric)
         to_best = None if best is row else estimate_difference(row.done, best.done, metric)
         is_tie = to_best and to_best.sources != "nothing" and not to_best.excludes_zero()
-        marks = {"best": best is row, "ties_with_best": best is row or bool(is_tie)}
-        out.append(dataclasses.replace(row, versus_full=to_full, **marks))
+        is_best = best is row
+        out.append(
+            dataclasses.replace(
+                row, versus_full=to_full, best=is_best, ties_with_best=is_best or bool(is_tie)
+            )
+        )
     return out

@@ -61,7 +61,7 @@ def _print_table(table: Table, console: Console, *, is_alone: bool) -> None:
         _print(console, f"Note: {text}.", style="yellow")
     _print(console, notes.reading(table), style="dim")
     _print(console, notes.costs(table), style="dim")
-    hidden = [column.name for column in columns if column not in shown]
+    hidden = [c.name for c in columns if c not in shown and not c.is_text]
     if hidden:
         _print(console, f"No room for: {', '.join(hidden)} (see table.md).", style="dim")
 
@@ -118,4 +118,5 @@ def _plain(text: str, console: Console) -> str:
     """`text` in the characters that the console can show."""
     if console.encoding.lower().startswith("utf"):
         return text
-    return text.replace(PLUS_MINUS, "+-").encode(console.encoding, "replace").decode(console.encoding)
+    plain = text.replace(PLUS_MINUS, "+-")
+    return plain.encode(console.encoding, "replace").decode(console.encoding)

@@ -1,6 +1,6 @@
 """What runs inside a worker process: receive a cell, call the function, send back what it returned.
 
-Messages to the parent are tuples: ("progress", step, total), ("finished", result, stays) and
+Messages to the parent are tuples: ("progress", step, total, what), ("finished", result, stays) and
 ("raised", reason). A worker never outlives its parent: a thread waits for the parent's end, and on
 Linux the kernel kills the worker even while some C code holds the interpreter's lock.
 """
@@ -23,8 +23,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-Progress = Callable[[int, int], None]
-"""Called by a cell with (steps done, steps in all); cheap enough to be called at every step."""
+Progress = Callable[[int, int, str], None]
+"""Called by a cell with steps done, steps in all and what is being done; cheap at every step."""
 
 PRELOAD = "PEFTKIT_STUDY_PRELOAD"
 GUARD = "PEFTKIT_STUDY_GUARD"
@@ -122,14 +122,14 @@ def one_line(error: BaseException) -> str:
 
 def _reporter(connection: Connection) -> Progress:
     """Return a function that passes progress on, a few times a second at most."""
-    last = 0.0
+    last, doing = 0.0, ""
 
-    def report(step: int, total: int) -> None:
-        nonlocal last
+    def report(step: int, total: int, what: str) -> None:
+        nonlocal last, doing
         now = time.monotonic()
-        if step >= total or now - last >= _SECONDS_BETWEEN_REPORTS:
-            last = now
-            connection.send(("progress", step, total))
+        if step >= total or what != doing or now - last >= _SECONDS_BETWEEN_REPORTS:
+            last, doing = now, what
+            connection.send(("progress", step, total, what))
 
     return report
 

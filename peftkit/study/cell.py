@@ -10,7 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from peftkit.errors import Diverged, Unsupported
 from peftkit.recipe import Recipe
@@ -56,12 +56,16 @@ def run_cell(
     try:
         recipe = Recipe.from_dict(payload["recipe"])
         metric = recipe.task.metric
-        if run is None:
-            from peftkit.pipeline import run
-        partial, wanted = folder.partial(key), bool(payload["save_weights"])
+        partial = folder.partial(key)
         shutil.rmtree(partial, ignore_errors=True)
-        record = run(recipe, partial, save_weights=wanted, progress=progress)
-        saved = wanted and record.status == "done" and partial.is_dir()
+        record = (run or _run_of_pipeline())(
+            recipe,
+            partial,
+            progress=progress,
+            save_weights=payload["save_weights"],
+            features_folder=folder.features,
+        )
+        saved = payload["save_weights"] and record.status == "done" and partial.is_dir()
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_disk_full(error):
@@ -73,7 +77,7 @@ def run_cell(
         record,
         key=key,
         costs={**times, **record.costs},
-        environment={"neighbours": payload["neighbours"], **record.environment},
+        environment={**record.environment, "neighbours": payload["neighbours"]},
     )
     try:
         _store(record, folder, saved)
@@ -120,8 +124,14 @@ def unfinished_record(payload: dict[str, Any], status: Status, error: str) -> Re
         data=dict(payload["data"]),
         backbone=dict(payload["backbone"]),
         environment={"neighbours": payload["neighbours"]},
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _run_of_pipeline() -> Callable[..., Record]:
+    from peftkit.pipeline import run
+
+    return run
 
 
 def _store(record: Record, folder: StudyFolder, saved: bool) -> None:
@@ -143,7 +153,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         yield each
-        each = each.__cause__ or cast("BaseException | None", each.__context__)
+        each = each.__cause__ or each.__context__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

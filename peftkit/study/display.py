@@ -30,13 +30,16 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Say something that is not about one cell."""
 
+    def preparing(self, step: int, total: int, what: str) -> None:
+        """Say how far the preparations are; a `Progress`."""
+
     def begin(self, total: int, settled: int) -> None:
         """Cells are about to run: `total` in all, of which `settled` need not."""
 
     def started(self, cell: GridCell) -> None:
         """A cell has begun."""
 
-    def progressed(self, cell: GridCell, step: int, total: int) -> None:
+    def progressed(self, cell: GridCell, step: int, total: int, what: str) -> None:
         """A cell has done some of its steps."""
 
     def ended(self, cell: GridCell, outcome: str, seconds_left: float | None) -> None:
@@ -55,13 +58,16 @@ class SilentDisplay:
     def message(self, text: str) -> None:
         pass
 
+    def preparing(self, step: int, total: int, what: str) -> None:
+        pass
+
     def begin(self, total: int, settled: int) -> None:
         pass
 
     def started(self, cell: GridCell) -> None:
         pass
 
-    def progressed(self, cell: GridCell, step: int, total: int) -> None:
+    def progressed(self, cell: GridCell, step: int, total: int, what: str) -> None:
         pass
 
     def ended(self, cell: GridCell, outcome: str, seconds_left: float | None) -> None:
@@ -84,14 +90,14 @@ class LineDisplay(SilentDisplay):
         self._say(f"{total} cells{already}")
 
     def ended(self, cell: GridCell, outcome: str, seconds_left: float | None) -> None:
-        self._ended += 1
-        width = len(str(self._total))
         left = ""
-        if self._ended < self._total:
-            left = "; time left unknown"
-            if seconds_left is not None:
-                left = f"; about {duration(seconds_left)} left"
-        self._say(f"[{self._ended:{width}}/{self._total}] {cell.title}: {outcome}{left}")
+        if self._ended + 1 < self._total:
+            left = "; " + _left(seconds_left)
+        self._count(cell, outcome + left)
+
+    def _count(self, cell: GridCell, outcome: str) -> None:
+        self._ended += 1
+        self._say(f"[{self._ended:{len(str(self._total))}}/{self._total}] {cell.title}: {outcome}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -117,6 +123,7 @@ class LiveDisplay(LineDisplay):
         )
         self._of_cell: dict[str, TaskID] = {}
         self._overall: TaskID | None = None
+        self._preparations: dict[str, TaskID] = {}
 
     def __enter__(self) -> LiveDisplay:
         self._bars.start()
@@ -125,8 +132,16 @@ class LiveDisplay(LineDisplay):
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
+    def preparing(self, step: int, total: int, what: str) -> None:
+        if what not in self._preparations:
+            self._preparations[what] = self._bars.add_task(what, count="", note="")
+        count = f"{step}/{total}"
+        self._bars.update(self._preparations[what], completed=step, total=total, count=count)
+
     def begin(self, total: int, settled: int) -> None:
         super().begin(total, settled)
+        for bar in self._preparations.values():
+            self._bars.remove_task(bar)
         self._overall = self._bars.add_task(
             "all cells", total=total, completed=settled, count=f"{settled}/{total}", note=""
         )
@@ -134,14 +149,14 @@ class LiveDisplay(LineDisplay):
     def started(self, cell: GridCell) -> None:
         self._of_cell[cell.key] = self._bars.add_task(cell.title, total=None, count="", note="")
 
-    def progressed(self, cell: GridCell, step: int, total: int) -> None:
+    def progressed(self, cell: GridCell, step: int, total: int, what: str) -> None:
         bar = self._of_cell[cell.key]
-        self._bars.update(bar, completed=step, total=total, count=f"{step}/{total} steps")
+        self._bars.update(bar, completed=step, total=total, count=f"{step}/{total} {what}")
 
     def ended(self, cell: GridCell, outcome: str, seconds_left: float | None) -> None:
-        super().ended(cell, outcome, None)
+        self._count(cell, outcome)
         self._bars.remove_task(self._of_cell.pop(cell.key))
-        note = "" if seconds_left is None else f"about {duration(seconds_left)} left"
+        note = _left(seconds_left) if self._ended < self._total else ""
         assert self._overall is not None
         self._bars.update(
             self._overall,
@@ -159,6 +174,10 @@ def make_display(*, quiet: bool) -> Display:
 
     console = Console(file=sys.stderr)
     return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+def _left(seconds: float | None) -> str:
+    return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
@@ -190,8 +209,8 @@ class Watch:
         self._running[key] = (cell, time.monotonic())
         self._display.started(cell)
 
-    def progressed(self, key: str, step: int, total: int) -> None:
-        self._display.progressed(self._running[key][0], step, total)
+    def progressed(self, key: str, step: int, total: int, what: str) -> None:
+        self._display.progressed(self._running[key][0], step, total, what)
 
     def ended(self, key: str, result: dict[str, Any]) -> None:
         cell, since = self._running.pop(key)

@@ -3,6 +3,7 @@
     OUT/study.json             the grid, the inputs and the versions
     OUT/records/<key>.json     one record a cell, whole or absent
     OUT/models/<key>/          trained weights, as far as they are kept
+    OUT/features/              features of the frozen backbone, shared by cells
     OUT/logs/<key>.log         what a cell printed, unless it ended well
     OUT/.lock                  held by the comparison that writes here
 
@@ -26,9 +27,11 @@ from peftkit.record import Record, write_atomically
 SETTLED = ("done", "unsupported", "diverged")
 """Statuses that running the same cell again would only repeat."""
 
-_KEY = re.compile(r"[0-9a-f]{16}")
-_LEFTOVER_MODEL = re.compile(r"\.[0-9a-f]{16}\.(partial|trash)")
-_LEFTOVER_RECORD = re.compile(r"\.[0-9a-f]{16}\.json\..+")
+_HEX = "[0-9a-f]{16,64}"
+_KEY = re.compile(_HEX)
+_LEFTOVER_MODEL = re.compile(rf"\.{_HEX}\.(partial|trash)")
+_LEFTOVER_RECORD = re.compile(rf"\.{_HEX}\.json\..+")
+_LEFTOVER_FEATURES = re.compile(r"\..+\.npz")
 _LEFTOVER_STUDY = re.compile(r"\.study\.json\..+")
 
 
@@ -60,6 +63,10 @@ class StudyFolder:
         return self.path / "logs"
 
     @property
+    def features(self) -> Path:
+        return self.path / "features"
+
+    @property
     def study(self) -> Path:
         return self.path / "study.json"
 
@@ -86,6 +93,7 @@ class StudyFolder:
         leftovers = [
             *_matching(self.path / "records", _LEFTOVER_RECORD),
             *_matching(self.path / "models", _LEFTOVER_MODEL),
+            *_matching(self.features, _LEFTOVER_FEATURES),
             *_matching(self.path, _LEFTOVER_STUDY),
         ]
         for model in _matching(self.path / "models", _KEY):

@@ -7,7 +7,6 @@ options may be given too (`lora:training.learning_rate=1e-3`). Data and seed are
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,11 @@ from typing import Any
 
 from peftkit.errors import InvalidInput
 from peftkit.recipe import Recipe
+from peftkit.record import record_key
 
 Facts = Mapping[str, Any]
-"""What a recipe runs on: "data" (source, fingerprint, num_train, ...) and "backbone" (name,
-fingerprint, total_parameters, ...), as records hold them, and "precision" as it came to be."""
+"""What a recipe runs on: "data" (source, fingerprint, num_train before any subset, ...) and
+"backbone" (name, fingerprint, total_parameters), as records hold them, and the "precision"."""
 
 _LABEL = re.compile(r"(?P<name>.+?)(?::(?P<options>[A-Za-z_][\w.-]*=.*))?", re.DOTALL)
 _NEXT_OPTION = re.compile(r",(?=[A-Za-z_][\w.-]*=)")
@@ -31,7 +31,7 @@ _COST = {"reference": 0.0, "none": 0.0, "head": 0.35, "partial": 0.7, "retrain":
 _COST_OF_ADAPTERS, _COST_OF_EVALUATION = 0.8, 500.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridCell:
     """One recipe of a comparison.
 
@@ -55,6 +55,11 @@ class GridCell:
     def size(self) -> int | None:
         """Training examples; none: all."""
         return self.recipe.task.size
+
+    @property
+    def num_train(self) -> int:
+        """Training examples, as a number."""
+        return self.size or int(self.facts["data"]["num_train"])
 
     @property
     def noise(self) -> float:
@@ -111,7 +116,12 @@ def recipes(
         InvalidInput: A value does not fit, or two labels mean the same recipe.
     """
     labels = list(dict.fromkeys(label.strip() for label in methods))
-    for name, values in {"methods": labels, "sizes": sizes, "seeds": seeds, "noises": noises}.items():
+    for name, values in {
+        "methods": labels,
+        "sizes": sizes,
+        "seeds": seeds,
+        "noises": noises,
+    }.items():
         if not values:
             raise InvalidInput(f"the comparison has no {name}", next_step=f"give some {name}")
     variants: dict[str, Recipe] = {}
@@ -143,10 +153,10 @@ def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts])
 
     Args:
         pairs: What `recipes` returned.
-        facts: Looks at the data and the weights of a recipe; asked once for each distinct pair.
+        facts: Looks at the data and the weights of a recipe; asked once for each size.
 
     Raises:
-        InvalidInput: The data has fewer training examples than a size asks for.
+        InvalidInput: The data does not have the training examples that a size asks for.
     """
     seen: dict[str, Facts] = {}
     groups: dict[Any, list[GridCell]] = {}
@@ -155,12 +165,10 @@ def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts])
         if inputs not in seen:
             seen[inputs] = facts(recipe)
         known = seen[inputs]
-        _check_size(recipe, known)
-        key = cell_key(
-            recipe,
-            str(known["data"]["fingerprint"]),
-            str(known["backbone"]["fingerprint"]),
-            str(known["precision"]),
+        key = record_key(
+            recipe.fingerprint(precision=known["precision"]),
+            known["data"]["fingerprint"],
+            known["backbone"]["fingerprint"],
         )
         group = groups.setdefault((recipe.task.size, recipe.seed, recipe.task.label_noise), [])
         group.append(GridCell(key, label, recipe, known, 0, _work(recipe, known)))
@@ -173,40 +181,20 @@ def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts])
     ]
 
 
-def cell_key(
-    recipe: Recipe, data_fingerprint: str, weights_fingerprint: str, precision: str
-) -> str:
-    """Return the key of a recipe on given data and weights: 16 hexadecimal digits of a SHA-256."""
-    parts = (recipe.fingerprint(precision=precision), data_fingerprint, weights_fingerprint)
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
 def _place(size: int | None, noise: float, seed: int) -> dict[str, object]:
     return {"task.size": size, "task.label_noise": noise, "seed": seed}
 
 
 def _inputs(recipe: Recipe) -> str:
-    """Return what decides the data, the weights and the precision of a recipe."""
+    """Return what decides the facts of a recipe."""
     body = recipe.to_dict()
-    task = {n: v for n, v in body["task"].items() if n not in ("size", "label_noise")}
-    return json.dumps([body["backbone"], task, recipe.training.precision], sort_keys=True)
-
-
-def _check_size(recipe: Recipe, facts: Facts) -> None:
-    available = facts["data"].get("num_train")
-    if recipe.task.size is not None and available is not None and recipe.task.size > available:
-        raise InvalidInput(
-            "the comparison asks for more training examples than there are",
-            received=f"size {recipe.task.size}",
-            allowed=f"up to {available} ({facts['data'].get('source', recipe.task.data)})",
-            next_step="choose smaller sizes, or `all`",
-        )
+    del body["task"]["label_noise"]
+    return json.dumps([body["task"], body["backbone"], recipe.training.precision], sort_keys=True)
 
 
 def _work(recipe: Recipe, facts: Facts) -> float:
-    rung = getattr(recipe.method, "rung", "")
-    training = recipe.training
-    examples = recipe.task.size or int(facts["data"].get("num_train") or 1)
-    seen = training.num_steps(examples) * training.batch_size * training.gradient_accumulation
+    rung, training = recipe.method.rung, recipe.training
+    steps = training.num_steps(recipe.task.size or int(facts["data"]["num_train"]))
+    seen = steps * training.batch_size * training.gradient_accumulation
     cost = 1.0 if rung == "full" else _COST.get(rung, _COST_OF_ADAPTERS)
     return _COST_OF_EVALUATION + seen * cost

@@ -1,7 +1,7 @@
 """How sure a mean over seeds and test items is: the crossed random-effects t interval.
 
-A study measures `values[s, i]`: seed `s`, test item `i`; for accuracy 1 or 0, for a paired comparison
-the difference of two such. Both seeds and items are samples, crossed with each other:
+A study measures `values[s, i]`: seed `s`, test item `i`; for accuracy 1 or 0, for a paired
+comparison the difference of two such. Both seeds and items are samples, crossed with each other:
 
     values[s, i] = mean + seed[s] + item[i] + rest[s, i]
 
@@ -96,17 +96,17 @@ def mean_squares(values: ArrayLike) -> MeanSquares:
     Raises:
         ValueError: The shape is another, or a value is not finite.
     """
-    values_SI = _checked(values)
-    num_seeds, num_items = values_SI.shape
-    mean = values_SI.mean()
-    per_seed_S = values_SI.mean(axis=1)
-    per_item_I = values_SI.mean(axis=0)
-    items = num_seeds * float(np.square(per_item_I - mean).sum()) / (num_items - 1)
+    crossed = _checked(values)
+    num_seeds, num_items = crossed.shape
+    mean = crossed.mean()
+    per_seed = crossed.mean(axis=1)
+    per_item = crossed.mean(axis=0)
+    items = num_seeds * float(np.square(per_item - mean).sum()) / (num_items - 1)
     if num_seeds == 1:
         return MeanSquares(0.0, items, 0.0)
-    seeds = num_items * float(np.square(per_seed_S - mean).sum()) / (num_seeds - 1)
-    rest_SI = values_SI - per_seed_S[:, None] - per_item_I[None, :] + mean
-    rest = float(np.square(rest_SI).sum()) / ((num_seeds - 1) * (num_items - 1))
+    seeds = num_items * float(np.square(per_seed - mean).sum()) / (num_seeds - 1)
+    left = crossed - per_seed[:, None] - per_item[None, :] + mean
+    rest = float(np.square(left).sum()) / ((num_seeds - 1) * (num_items - 1))
     return MeanSquares(seeds, items, rest)
 
 
@@ -116,9 +116,9 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
     Raises:
         ValueError: There are fewer than two items, or a value is not finite.
     """
-    values_SI = _checked(values)
-    num_seeds, num_items = values_SI.shape
-    square = mean_squares(values_SI)
+    crossed = _checked(values)
+    num_seeds, num_items = crossed.shape
+    square = mean_squares(crossed)
     scaled = max(square.seeds + square.items - square.rest, square.seeds, square.items)
     spread = square.items**2 / (num_items - 1)
     if num_seeds > 1:
@@ -126,7 +126,7 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
         spread += square.rest**2 / ((num_seeds - 1) * (num_items - 1))
     df = scaled**2 / spread if spread > 0 else float(num_items - 1)
     return Estimate(
-        mean=float(values_SI.mean()),
+        mean=float(crossed.mean()),
         standard_error=max(math.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2)),
         df=df,
         num_seeds=num_seeds,
@@ -140,21 +140,22 @@ def seed_estimate(values: ArrayLike) -> Estimate:
     For metrics that do not split into items. With one seed there is no error to be had:
     `standard_error` is not a number.
     """
-    values_S = np.asarray(values, dtype=np.float64)
-    if values_S.ndim != 1 or values_S.size == 0:
-        raise ValueError(f"expected one value per seed, got shape {values_S.shape}")
-    num_seeds = values_S.size
-    error = values_S.std(ddof=1) / math.sqrt(num_seeds) if num_seeds > 1 else math.nan
-    return Estimate(float(values_S.mean()), float(error), float(max(num_seeds - 1, 1)), num_seeds, 0)
+    per_seed = np.asarray(values, dtype=np.float64)
+    if per_seed.ndim != 1 or per_seed.size == 0:
+        raise ValueError(f"expected one value per seed, got shape {per_seed.shape}")
+    num_seeds = per_seed.size
+    error = per_seed.std(ddof=1) / math.sqrt(num_seeds) if num_seeds > 1 else math.nan
+    df = float(max(num_seeds - 1, 1))
+    return Estimate(float(per_seed.mean()), float(error), df, num_seeds, num_items=0)
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:
     """`values` as float64 of shape (S, I)."""
-    values_SI = np.asarray(values, dtype=np.float64)
-    if values_SI.ndim != 2 or values_SI.shape[0] < 1 or values_SI.shape[1] < 2:
+    crossed = np.asarray(values, dtype=np.float64)
+    if crossed.ndim != 2 or crossed.shape[0] < 1 or crossed.shape[1] < 2:
         raise ValueError(
-            f"expected values of shape (seeds, items) with at least 2 items, got {values_SI.shape}"
+            f"expected values of shape (seeds, items) with at least 2 items, got {crossed.shape}"
         )
-    if not np.isfinite(values_SI).all():
+    if not np.isfinite(crossed).all():
         raise ValueError("values hold a number that is not finite")
-    return values_SI
+    return crossed

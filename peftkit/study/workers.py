@@ -58,11 +58,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """The cell has done `step` of `total` steps."""
+    """The cell has done `step` of `total` steps of what it is doing."""
 
     key: str
     step: int
     total: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def run_cells(
     Args:
         cells: The work.
         function: "package.module:name", called in the worker as `function(payload, progress)`;
-            it returns a small dictionary and may call `progress(step, total)`.
+            it returns a small dictionary and may call `progress(step, total, what)`.
         on_event: Called in this process: `Started`, any number of `Progressed`, then `Finished`
             or `Crashed`, for each cell. An exception from it stops everything.
         slots: Workers at a time.
@@ -201,6 +202,7 @@ class _Pool:
         except (OSError, EOFError) as error:
             self.free.append(device)
             if not self.workers:
+                self.on_event(Started(cell.key, 0))
                 reason = f"no worker could be started ({one_line(error)})"
                 self.on_event(Crashed(cell.key, reason, None, False))
             return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from datasets import Dataset
@@ -85,6 +87,18 @@ class Task:
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Example]:
         """Turn rows into lists of token ids, unpadded."""
+        raise NotImplementedError
+
+    def read(self, file: Path, labels: list[str]) -> Dataset:
+        """Rows of another file, their labels numbered as in `labels`.
+
+        Raises:
+            InvalidInput: The file does not fit, or a label is none of these.
+        """
+        raise NotImplementedError
+
+    def rows(self, texts: Sequence[str]) -> Dataset:
+        """Rows of bare inputs, whose labels are not known (0)."""
         raise NotImplementedError
 
     def texts(self, rows: Dataset) -> list[str]:

@@ -8,7 +8,7 @@ class among the test rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -18,6 +18,8 @@ from peftkit.fields import settle
 from peftkit.tasks._task import Example, Predictions, Progress, Task, TaskData
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from datasets import Dataset
@@ -56,25 +58,16 @@ class TextClassification(Task):
         settle(self, "task")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import check_texts, find_text_columns, flip_labels, label_names
-        from peftkit.data import load_splits, subset
-
-        def find(rows: Dataset) -> Columns:
-            return find_text_columns(
-                rows,
-                text=self.text_column,
-                second=self.second_text_column,
-                label=self.label_column,
-            )
+        from peftkit.data import check_texts, flip_labels, label_names, load_splits, subset
 
         splits = load_splits(
             self.data,
             configuration=self.configuration,
             revision=self.revision,
-            label_column=lambda rows: find(rows).label,
+            label_column=lambda rows: self._columns(rows).label,
             progress=progress,
         )
-        columns = find(splits.train)
+        columns = self._columns(splits.train)
         check_texts(splits, columns)
         names, splits = label_names(splits, columns.label)
         splits = _with_plain_names(splits, columns)
@@ -96,6 +89,28 @@ class TextClassification(Task):
             fingerprint=splits.fingerprint,
             notes=tuple(notes),
             chance=max(counts.values()) / len(splits.test),
+        )
+
+    def read(self, file: Path, labels: list[str]) -> Dataset:
+        from peftkit.data import known_labels, read_rows
+
+        rows = read_rows(file)
+        columns = self._columns(rows)
+        return _plain_columns(known_labels(rows, columns, labels, source=str(file)), columns)
+
+    def rows(self, texts: Sequence[str]) -> Dataset:
+        from datasets import Dataset
+
+        return Dataset.from_dict({"text": list(texts), "label": [0] * len(texts)})
+
+    def _columns(self, rows: Dataset) -> Columns:
+        from peftkit.data import find_text_columns
+
+        return find_text_columns(
+            rows,
+            text=self.text_column,
+            second=self.second_text_column,
+            label=self.label_column,
         )
 
     def texts(self, rows: Dataset) -> list[str]:
@@ -143,18 +158,13 @@ class TextClassification(Task):
 
 
 def _with_plain_names(splits: Splits, columns: Columns) -> Splits:
+    return replace(splits, **{name: _plain_columns(p, columns) for name, p in splits.parts().items()})
+
+
+def _plain_columns(rows: Dataset, columns: Columns) -> Dataset:
     """The same rows with columns "text", "second_text" (if there is one) and "label" alone."""
     names = {columns.text: "text", columns.label: "label"}
     if columns.second_text:
         names[columns.second_text] = "second_text"
-
-    def plain(rows: Dataset) -> Dataset:
-        rows = rows.select_columns(list(names))
-        return rows.rename_columns({old: new for old, new in names.items() if old != new})
-
-    return replace(
-        splits,
-        train=plain(splits.train),
-        validation=plain(splits.validation),
-        test=plain(splits.test),
-    )
+    rows = rows.select_columns(list(names))
+    return rows.rename_columns({old: new for old, new in names.items() if old != new})

@@ -1,0 +1,262 @@
+"""The command `peftkit`: list, doctor, run, compare, report, evaluate, predict.
+
+Errors that a user can mend are one paragraph on stderr and exit status 2; a run that ended without
+a result has status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peftkit.errors import Diverged, InvalidInput, PeftkitError, UnknownName, Unsupported
+
+USAGE = """\
+Does a pretrained model need training, is a small adapter enough, or is full retraining warranted?
+
+  peftkit list [methods|tasks|backbones|formats]   what there is
+  peftkit doctor                                   what will be used on this machine
+  peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
+  peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
+  peftkit report DIR                               the table again; writes table.md, table.csv, plots
+  peftkit evaluate DIR --data FILE                 a run's model on another file
+  peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
+
+  peftkit COMMAND --help                           the options of a command
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"--help", "-h", "help"}:
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"peftkit {version('peftkit')}")
+        return 0
+    try:
+        command, *rest = arguments
+        if command not in COMMANDS:
+            raise UnknownName("command", command, COMMANDS, next_step="peftkit --help")
+        return COMMANDS[command](rest)
+    except (Diverged, Unsupported) as error:
+        return _complain(error, 1)
+    except PeftkitError as error:
+        return _complain(error, 2)
+    except KeyboardInterrupt as error:
+        return _complain(error if str(error) else "interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"peftkit: {error}", file=sys.stderr)
+    return status
+
+
+def _list(argv: list[str]) -> int:
+    from peftkit.listing import KINDS, listing
+
+    if _wants_help(argv, "peftkit list [methods|tasks|backbones|formats]"):
+        return 0
+    for kind in argv:
+        if kind not in KINDS:
+            raise UnknownName("kind", kind, KINDS)
+    print(listing(argv or KINDS), end="")
+    return 0
+
+
+def _doctor(argv: list[str]) -> int:
+    from peftkit.doctor import examine
+
+    if _wants_help(argv, "peftkit doctor"):
+        return 0
+    print(examine(), end="")
+    return 0
+
+
+def _run(argv: list[str]) -> int:
+    from peftkit.flags import parse_flags
+    from peftkit.reporting.progress import run_progress
+    from peftkit.reporting.single import describe
+
+    if _wants_help(argv, "peftkit run --method NAME --task NAME [--out DIR] [OPTIONS]", recipe=True):
+        return 0
+    extras = {"out": str, "smoke": bool, "overwrite": bool}
+    recipe, own = parse_flags(argv, extras=extras)
+    if own.get("smoke"):
+        from peftkit.smoke import shrink
+
+        recipe = shrink(recipe)
+    out = _free_folder(own)
+    _quiet_libraries()
+    from peftkit.pipeline import run
+
+    with run_progress() as progress:
+        record = run(recipe, out, progress=progress)
+    print(describe(record, out), end="")
+    return 0
+
+
+def _free_folder(own: dict[str, Any]) -> Path | None:
+    """The output folder, if nothing finished is in it."""
+    if "out" not in own:
+        return None
+    out = Path(own["out"])
+    if (out / "record.json").exists() and not own.get("overwrite"):
+        raise InvalidInput(
+            f"{out} already holds a finished run",
+            next_step="name another folder, or add --overwrite",
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise InvalidInput(
+            f"{out} cannot be written", received=error.strerror, next_step="name another folder"
+        ) from error
+    return out
+
+
+def _compare(argv: list[str]) -> int:
+    from peftkit.compare_command import compare_command
+
+    if _wants_help(argv, COMPARE_USAGE, recipe=True):
+        return 0
+    _quiet_libraries()
+    return compare_command(argv)
+
+
+COMPARE_USAGE = """\
+peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--out DIR] [OPTIONS]
+
+  --methods A,B         methods; options in brackets: lora,lora:rank=64,full
+  --sizes N,N           training examples, nested subsets (default 128,512)
+  --noises R,R          shares of wrong training labels (default 0)
+  --seeds N             seeds 0 to N-1 (default 2)
+  --out DIR             records, tables, plots, models (default out/compare)
+  --workers N           cells at a time (default: cores over threads, or one a GPU)
+  --keep-weights WHICH  best (a method), all, none (default best)
+  --dry-run             list the cells, time and disk, and stop
+"""
+
+
+def _report(argv: list[str]) -> int:
+    from peftkit.reporting import report
+
+    if _wants_help(argv, "peftkit report DIR"):
+        return 0
+    folder = _one_folder(argv, "peftkit report DIR")
+    report(folder)
+    return 0
+
+
+def _evaluate(argv: list[str]) -> int:
+    from peftkit.flags import read_flags
+
+    usage = "peftkit evaluate DIR --data FILE [--json] [--allow-other-base]"
+    if _wants_help(argv, usage):
+        return 0
+    folder, rest = _folder_first(argv, usage)
+    changes, own = read_flags(rest, extras={"data": str, "json": bool, "allow_other_base": bool})
+    _refuse(changes, ("data", "json", "allow-other-base"))
+    if "data" not in own:
+        raise InvalidInput("no file to evaluate on", next_step=f"call it as {usage}")
+    run = _load(folder, own)
+    metrics = run.evaluate(own["data"])
+    if own.get("json"):
+        print(json.dumps(metrics))
+    else:
+        for name, value in metrics.items():
+            print(f"{name:22} {value:.4f}" if isinstance(value, float) else f"{name:22} {value}")
+    return 0
+
+
+def _predict(argv: list[str]) -> int:
+    from peftkit.flags import read_flags
+
+    usage = "peftkit predict DIR --text TEXT [--json] [--allow-other-base]"
+    if _wants_help(argv, usage + "\n\nWithout --text, each line of standard input is a text."):
+        return 0
+    folder, rest = _folder_first(argv, usage)
+    changes, own = read_flags(rest, extras={"text": str, "json": bool, "allow_other_base": bool})
+    _refuse(changes, ("text", "json", "allow-other-base"))
+    texts = [own["text"]] if "text" in own else [line.rstrip("\n") for line in sys.stdin]
+    for answer in _load(folder, own).predict(texts):
+        if own.get("json"):
+            print(json.dumps(answer))
+        else:
+            print(f"{answer['label']}\t{answer['probability']:.3f}\t{answer['text']}")
+    return 0
+
+
+def _load(folder: Path, own: dict[str, Any]) -> Any:
+    _quiet_libraries()
+    from peftkit.saved import load_run
+
+    return load_run(folder, allow_other_base=bool(own.get("allow_other_base")))
+
+
+def _wants_help(argv: list[str], usage: str, *, recipe: bool = False) -> bool:
+    if not {"--help", "-h"} & set(argv):
+        return False
+    print(usage)
+    if recipe:
+        from peftkit.flags import read_flags, recipe_help
+
+        changes, _ = read_flags([a for a in argv if a not in {"--help", "-h"}])
+        named = {kind: str(changes[kind]) for kind in ("method", "task") if kind in changes}
+        print(recipe_help(**named), end="")
+    return True
+
+
+def _one_folder(argv: list[str], usage: str) -> Path:
+    folder, rest = _folder_first(argv, usage)
+    if rest:
+        raise InvalidInput("too many arguments", received=" ".join(rest), allowed=usage)
+    return folder
+
+
+def _folder_first(argv: list[str], usage: str) -> tuple[Path, list[str]]:
+    if not argv or argv[0].startswith("-"):
+        raise InvalidInput("the folder is missing", allowed=usage)
+    return Path(argv[0]), argv[1:]
+
+
+def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
+    for name in changes:
+        raise UnknownName("option", f"--{name}", [f"--{option}" for option in known])
+
+
+def _quiet_libraries() -> None:
+    """No progress bars or advice of libraries between our own lines."""
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "compare": _compare,
+    "doctor": _doctor,
+    "evaluate": _evaluate,
+    "list": _list,
+    "predict": _predict,
+    "report": _report,
+    "run": _run,
+}

@@ -1,0 +1,36 @@
+"""One record in a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peftkit.record import Record
+from peftkit.reporting import quantities
+
+
+def describe(record: Record, out: Path | None) -> str:
+    """Return what a run yielded and cost, for the terminal."""
+    costs = record.costs
+    memory = costs["peak_memory_bytes"].get("train")
+    lines = {
+        "run": f"{record.method} on {record.backbone['name']}, {record.data['source']}, "
+        f"{record.size} training examples, seed {record.seed}",
+        "test": _metrics(record.metrics["test"]) + f"   ({record.data['num_test']} items, chance "
+        f"{record.data['chance']:.3f})",
+        "validation": _metrics(record.metrics["validation"]),
+        "trained": f"{quantities.count(costs['method_parameters'])} parameters and "
+        f"{quantities.count(costs['head_parameters'])} in the head "
+        f"({quantities.percent(costs['trainable_share'])} of the backbone)",
+        "time": f"{quantities.seconds(costs['train_seconds'])} to train, "
+        f"{quantities.seconds(costs['evaluate_seconds'])} to evaluate",
+        "memory": f"{quantities.size_in_bytes(memory)} at the peak of training",
+        "on disk": quantities.size_in_bytes(costs["adapter_bytes"]),
+    }
+    lines |= {f"note {i}": note for i, note in enumerate(record.notes, start=1)}
+    if out is not None:
+        lines["saved"] = f"{out} (use it: peftkit predict {out} --text ...)"
+    return "".join(f"{name:11} {text}\n" for name, text in lines.items())
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())

@@ -1,0 +1,106 @@
+"""A run's folder, used again: its method on its backbone, on new rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import InvalidInput, WrongBackbone
+from peftkit.pipeline import MANIFEST
+from peftkit.recipe import Recipe
+from peftkit.tasks import TaskData
+from peftkit.workbench import Workbench
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peftkit.predictors import Predictor
+    from peftkit.tasks import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """What `run(recipe, folder)` left, ready to answer.
+
+    Attributes:
+        recipe: The recipe it was trained by.
+        labels: Class names, in the order of the logits.
+        predictor: The fitted method.
+    """
+
+    recipe: Recipe
+    labels: list[str]
+    predictor: Predictor
+
+    def evaluate(self, file: Path | str, progress: Progress | None = None) -> dict[str, float]:
+        """Score the rows of another file.
+
+        Raises:
+            InvalidInput: The file does not fit the task, or holds labels the run does not know.
+        """
+        rows = self.recipe.task.read(Path(file), self.labels)
+        _, metrics = self.recipe.task.score(self.predictor.outputs(rows, progress), rows)
+        return {**metrics, "num_rows": len(rows)}
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Label texts; each answer has "text", "label" and "probability"."""
+        from peftkit.tasks._classes import predict_classes
+
+        if not texts:
+            return []
+        import numpy as np
+
+        rows = self.recipe.task.rows(texts)
+        found = predict_classes(self.predictor.outputs(rows), np.zeros(len(texts), dtype=int))
+        answers = zip(texts, found["predicted"], found["confidence"], strict=True)
+        return [
+            {"text": text, "label": self.labels[label], "probability": float(probability)}
+            for text, label, probability in answers
+        ]
+
+
+def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
+    """Load the folder of a run.
+
+    Args:
+        folder: The `--out` folder of `peftkit run`, or one below `models/` of a comparison.
+        allow_other_base: Load even if the backbone's weights are not those of the training.
+
+    Raises:
+        InvalidInput: The folder is not that of a finished run.
+        WrongBackbone: The backbone's weights have changed since.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
+        trained_on = manifest["backbone"]["fingerprint"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise InvalidInput(
+            f"{folder} is not the folder of a finished run",
+            received=f"{type(error).__name__}: {error}",
+            allowed=f"a folder with {MANIFEST}, as `peftkit run --out DIR` writes it",
+            next_step="check the path, or run the recipe again",
+        ) from error
+    rows = recipe.task.rows([""])
+    data = TaskData(
+        train=rows, validation=rows, test=rows, labels=labels, source=str(folder),
+        fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
+    )  # fmt: skip
+    bench = Workbench(recipe, data, folder)
+    if recipe.method.needs_backbone:
+        _check_base(bench, trained_on, allow_other_base)
+    return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+
+
+def _check_base(bench: Workbench, trained_on: str, allow_other: bool) -> None:
+    found = bench.backbone.location
+    if found.fingerprint != trained_on and not allow_other:
+        raise WrongBackbone(
+            "the backbone is not the one that this adapter was trained on",
+            received=f"{found.name} with fingerprint {found.fingerprint[:12]}",
+            allowed=f"fingerprint {trained_on[:12]}",
+            next_step="give the original backbone, or --allow-other-base to try regardless",
+        )
