@@ -133,7 +133,8 @@ def _compare(argv: list[str]) -> int:
     if _wants_help(argv, COMPARE_USAGE, recipe=True):
         return 0
     _quiet_libraries()
-    return compare_command(argv)
+    compare_command(argv)
+    return 0
 
 
 COMPARE_USAGE = """\

@@ -32,11 +32,13 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LEVEL_COLOUR = "#555555"
 _DASHES = ((0, (6, 2)), (0, (3, 2)), (0, (6, 2, 1, 2)))
 _WIDTH, _HEIGHT = 12.0, 6.1  # inches, of one pair of panels with its words
-_LEFT, _GAP, _RIGHT, _TOP, _BOTTOM = 0.70, 0.30, 0.15, 0.80, 1.10
+_LEFT, _GAP, _RIGHT, _TOP, _BOTTOM = 0.70, 0.30, 0.35, 0.80, 1.10
 _CAPTION_WIDTH = 175  # characters
 _DPI = 150
 _WIDE = 10.0  # a logarithmic axis for memory from this ratio on
-_CUT_FROM = 0.4  # an empty stretch that takes more of the vertical axis is cut short
+_CUT_FROM, _CUT_TO = 0.4, 0.9  # shares of the vertical axis: such an empty stretch is cut short
+_MOST_NAMES = 16  # points that are named where they stand; more are numbered
+_LINE = 0.15  # inches a line of the caption takes
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "peftkit",
     "svg.fonttype": "path",
@@ -72,12 +74,23 @@ def frontier(tables: Sequence[Table]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = _HEIGHT * len(tables)
-    figure = Figure(figsize=(_WIDTH, height), dpi=100, facecolor="white")
+    captions = [textwrap.wrap(_caption(table), _CAPTION_WIDTH) for table in tables]
+    heights = [_HEIGHT + _LINE * max(0, len(lines) - 2) for lines in captions]
+    figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     styles = _styles(tables)
-    for place, table in enumerate(tables, start=1):
-        _draw_table(figure, table, styles, height - place * _HEIGHT)
+    top = sum(heights)
+    for table, lines, height in zip(tables, captions, heights, strict=True):
+        _draw_table(figure, table, styles, top)
+        figure.text(
+            _LEFT / _WIDTH,
+            (top - _HEIGHT + 0.55) / sum(heights),
+            "\n".join(lines),
+            fontsize=8.5,
+            va="top",
+            color="#555555",
+        )
+        top -= height
     return figure
 
 
@@ -91,9 +104,10 @@ def _styles(tables: Sequence[Table]) -> dict[str, Style]:
     }
 
 
-def _draw_table(figure: Figure, table: Table, styles: dict[str, Style], floor: float) -> None:
-    """One pair of panels, `floor` inches above the figure's lower edge."""
+def _draw_table(figure: Figure, table: Table, styles: dict[str, Style], top: float) -> None:
+    """One pair of panels with its title, `top` inches above the figure's lower edge."""
     total = figure.get_figheight()
+    floor = top - _HEIGHT
     width = (_WIDTH - _LEFT - _GAP - _RIGHT) / 2
     for place, panel in enumerate(_panels(table, styles)):
         left = _LEFT + place * (width + _GAP)
@@ -103,15 +117,10 @@ def _draw_table(figure: Figure, table: Table, styles: dict[str, Style], floor: f
         )
         _draw(axes, panel, table, is_first=place == 0)
     title = f"{notes.heading(table)}, {table.sizes[-1]:,} training examples"
-    top = (floor + _HEIGHT - 0.30) / total
-    figure.text(_LEFT / _WIDTH, top, title, fontsize=13, weight="bold", va="center")
-    figure.text(
-        _LEFT / _WIDTH, top - 0.25 / total, notes.setting(table), va="center", color="#555555"
-    )
-    caption = "\n".join(textwrap.wrap(_caption(table), _CAPTION_WIDTH))
-    figure.text(
-        _LEFT / _WIDTH, (floor + 0.55) / total, caption, fontsize=8.5, va="top", color="#555555"
-    )
+    left = _LEFT / _WIDTH
+    figure.text(left, (top - 0.30) / total, title, fontsize=13, weight="bold", va="center")
+    words = notes.setting(table)
+    figure.text(left, (top - 0.55) / total, words, va="center", color="#555555")
 
 
 def _draw(axes: Axes, panel: Panel | None, table: Table, *, is_first: bool) -> None:
@@ -193,7 +202,14 @@ def _point(row: Row, x: float, table: Table, styles: dict[str, Style]) -> Point:
     y = table.metric.scale * (row.quality.mean if row.quality else 0.0)
     seeds = [table.metric.scale * value for value in row.by_seed(table.metric.name)]
     colour, marker = styles[row.method]
-    return Point(row.method, x, y, min(seeds, default=y), max(seeds, default=y), colour, marker)
+    name = _numbers(table).get(row.method, row.method)
+    return Point(name, x, y, min(seeds, default=y), max(seeds, default=y), colour, marker)
+
+
+def _numbers(table: Table) -> dict[str, str]:
+    """Numbers in place of names, where there are too many for names; else empty."""
+    shown = [row.method for row in _largest(table) if _is_shown(row)]
+    return {m: str(n) for n, m in enumerate(shown, start=1)} if len(shown) > _MOST_NAMES else {}
 
 
 def _level(row: Row, table: Table, dashes: Any) -> Level:
@@ -224,7 +240,7 @@ def _scale(table: Table, rows: Sequence[Row]) -> Scale:
     whole = (values[-1] - values[0]) or 1.0
     pairs = pairwise([*values, values[-1]])
     gap, low, high = max((above - below, below, above) for below, above in pairs)
-    if gap < _CUT_FROM * whole:
+    if not _CUT_FROM * whole < gap < _CUT_TO * whole:
         return Scale(values[0] - 0.06 * whole, values[-1] + 0.08 * whole)
     room = 0.06 * (whole - gap) + 0.02 * gap
     return Scale(values[0] - room, values[-1] + room, (low + room, high - room))
@@ -247,4 +263,5 @@ def _caption(table: Table) -> str:
         text += f"No result: {', '.join(absent)}. "
     if _scale(table, [row for row in _largest(table) if row.quality]).cut:
         text += "Hatched: the vertical axis is cut short. "
-    return text + "Memory: peak above the idle process (on CUDA: allocated)."
+    text += "Memory: peak above the idle process (on CUDA: allocated)."
+    return text + "".join(f" {number}: {name}." for name, number in _numbers(table).items())

@@ -13,7 +13,7 @@ def describe(record: Record, out: Path | None) -> str:
     costs = record.costs
     memory = costs["peak_memory_bytes"].get("train")
     lines = {
-        "run": f"{record.method} on {record.backbone['name']}, {record.data['source']}, "
+        "run": f"{record.method} on {record.backbone['name']}, {record.recipe['task']['data']}, "
         f"{record.size} training examples, seed {record.seed}",
         "test": _metrics(record.metrics["test"]) + f"   ({record.data['num_test']} items, chance "
         f"{record.data['chance']:.3f})",

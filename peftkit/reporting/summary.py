@@ -196,17 +196,19 @@ def _rows(records: list[Record]) -> list[Row]:
 
 
 def _ordered(rows: list[Row]) -> list[Row]:
-    """Rows by rung, then trainable parameters (where known), then size."""
+    """Rows by rung, then trainable parameters, variants of a method together, then size."""
     parameters: dict[str, float] = {}
+    fewest: dict[str, float] = {}
     appeared: dict[str, int] = {}
     for row in rows:
         appeared.setdefault(row.name, len(appeared))
-        found = row.cost("trainable_parameters")
-        parameters[row.method] = max(parameters.get(row.method, 0.0), found or 0.0)
+        found = row.cost("trainable_parameters") or 0.0
+        parameters[row.method] = max(parameters.get(row.method, 0.0), found)
+        fewest[row.name] = min(fewest.get(row.name, found), found)
 
     def place(row: Row) -> tuple[Any, ...]:
-        by_count = parameters[row.method] if row.rung else appeared[row.name]
-        return rung_order(row.rung), by_count, row.method, row.size
+        name = fewest[row.name] if row.rung else appeared[row.name]
+        return rung_order(row.rung), name, row.name, parameters[row.method], row.method, row.size
 
     return sorted(rows, key=place)
 
@@ -232,7 +234,7 @@ def _compared(rows: list[Row], metric: Metric) -> list[Row]:
         to_full = None if full is row else estimate_difference(row.done, full.done, metric)
         to_best = None if best is row else estimate_difference(row.done, best.done, metric)
         is_tie = to_best and to_best.sources != "nothing" and not to_best.excludes_zero()
-        is_best = best is row
+        is_best = best is row and len(peers) > 1
         out.append(
             dataclasses.replace(
                 row, versus_full=to_full, best=is_best, ties_with_best=is_best or bool(is_tie)

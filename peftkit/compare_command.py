@@ -1,0 +1,103 @@
+"""`peftkit compare`: from flags to a comparison, and its table at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import InvalidInput
+from peftkit.fields import checked
+from peftkit.flags import read_flags
+from peftkit.overrides import read_mapping
+
+if TYPE_CHECKING:
+    from peftkit.study import Comparison, Plan
+
+# The ladder in nine rungs: what no transformer, no training, a new head, four small adapters, all
+# parameters, and no pretraining come to.
+LADDER = (
+    "tfidf", "none", "linear_probe", "prompt_tuning", "bitfit", "lora", "bottleneck", "full",
+    "scratch",
+)  # fmt: skip
+OUT = "out/compare"
+EXTRAS: dict[str, Any] = {
+    "methods": tuple[str, ...],
+    "sizes": tuple[str, ...],
+    "noises": tuple[float, ...],
+    "seeds": str,
+    "out": str,
+    "workers": int,
+    "keep_weights": str,
+    "dry_run": bool,
+    "quiet": bool,
+}
+
+
+def compare_command(argv: list[str]) -> None:
+    """Run a comparison and report it, or only say what it would do."""
+    changes, own = read_flags(argv, extras=EXTRAS)
+    dry, quiet = own.pop("dry_run", False), own.pop("quiet", False)
+    comparison = _comparison(changes, own)
+    if dry:
+        print(describe_plan(comparison.plan()), end="")
+        return
+    comparison.run(quiet=quiet)
+    from peftkit.reporting import report
+
+    report(comparison.out)
+
+
+def _comparison(changes: dict[str, Any], own: dict[str, Any]) -> Comparison:
+    from peftkit.study import Comparison
+
+    body: dict[str, Any] = {"task": "pydocs/library"}
+    if "config" in changes:
+        given = read_mapping(checked(changes.pop("config"), str, "config"))
+        body |= {part: given[part] for part in ("backbone", "task", "training") if part in given}
+    body |= {part: str(changes.pop(part)) for part in ("backbone", "task") if part in changes}
+    if "seeds" in own:
+        own["seeds"] = _seeds(own["seeds"])
+    if "sizes" in own:
+        own["sizes"] = [_size(size) for size in own["sizes"]]
+    return Comparison(**{"methods": LADDER, "out": OUT, **own}, options=changes, **body)
+
+
+def _seeds(text: str) -> int | list[int]:
+    """`3` is how many, `0,4,7` are which."""
+    try:
+        return [int(seed) for seed in text.split(",")] if "," in text else int(text)
+    except ValueError:
+        raise InvalidInput(
+            "seeds cannot be read", received=text, allowed="how many (3) or which (0,4,7)"
+        ) from None
+
+
+def _size(text: str) -> Any:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(
+            "sizes cannot be read", received=text, allowed="numbers of examples, or all: 128,512"
+        ) from None
+
+
+def describe_plan(plan: Plan) -> str:
+    """Return what a comparison would run, how long it may take, and what it needs of the disk."""
+    from peftkit.study.display import duration
+
+    lines = [f"{len(plan.cells)} cells, {len(plan.waiting)} to run, {plan.slots} at a time:"]
+    for cell in plan.cells:
+        if cell.key in plan.settled:
+            state = f"settled ({plan.settled[cell.key].status})"
+        else:
+            seconds = plan.predicted_seconds(cell)
+            state = "time unknown" if seconds is None else f"about {duration(seconds)}"
+        lines.append(f"  {cell.key}  {cell.title:50}  {state}")
+    whole = "unknown until a cell has run" if plan.seconds is None else duration(plan.seconds)
+    lines.append(f"time: {whole}")
+    lines.append(
+        f"disk: at most {plan.disk_needed_bytes / 1e6:.0f} MB of "
+        f"{plan.disk_free_bytes / 1e9:.0f} GB free in {plan.folder.path}"
+    )
+    return "\n".join([*lines, *plan.messages]) + "\n"
