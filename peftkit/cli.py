@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import Diverged, InvalidInput, PeftkitError, UnknownName, Unsupported
+
+if TYPE_CHECKING:
+    from peftkit.recipe import Recipe
 
 USAGE = """\
 Does a pretrained model need training, is a small adapter enough, or is full retraining warranted?
@@ -41,11 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"peftkit {version('peftkit')}")
         return 0
-    try:
-        command, *rest = arguments
+    command, *rest = arguments
+
+    def work() -> int:
         if command not in COMMANDS:
             raise UnknownName("command", command, COMMANDS, next_step="peftkit --help")
         return COMMANDS[command](rest)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do `work` and return its exit status; errors of ours become a message on stderr."""
+    try:
+        return work()
     except (Diverged, Unsupported) as error:
         return _complain(error, 1)
     except PeftkitError as error:
@@ -83,27 +95,38 @@ def _doctor(argv: list[str]) -> int:
     return 0
 
 
-def _run(argv: list[str]) -> int:
+def run_command(argv: list[str], base: Recipe | None = None) -> int:
+    """`peftkit run`, or a recipe script, whose recipe is `base`."""
     from peftkit.flags import parse_flags
     from peftkit.reporting.progress import run_progress
     from peftkit.reporting.single import describe
 
-    if _wants_help(argv, "peftkit run --method NAME --task NAME [--out DIR] [OPTIONS]", recipe=True):
+    if _wants_help(argv, RUN_USAGE, recipe=True, base=base):
         return 0
     extras = {"out": str, "smoke": bool, "overwrite": bool}
-    recipe, own = parse_flags(argv, extras=extras)
+    recipe, own = parse_flags(argv, base, extras=extras)
     if own.get("smoke"):
         from peftkit.smoke import shrink
 
         recipe = shrink(recipe)
     out = _free_folder(own)
-    _quiet_libraries()
     from peftkit.pipeline import run
+    from peftkit.script import quiet_libraries
 
+    quiet_libraries()
     with run_progress() as progress:
         record = run(recipe, out, progress=progress)
     print(describe(record, out), end="")
     return 0
+
+
+RUN_USAGE = """\
+peftkit run --method NAME --task NAME [--out DIR] [--smoke] [--overwrite] [OPTIONS]
+
+  --out DIR    folder for the adapter and its record
+  --smoke      a tiny twin of the backbone, 32 rows, two steps: does it run at all?
+  --overwrite  replace what DIR holds
+"""
 
 
 def _free_folder(own: dict[str, Any]) -> Path | None:
@@ -129,10 +152,11 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
 
 def _compare(argv: list[str]) -> int:
     from peftkit.compare_command import compare_command
+    from peftkit.script import quiet_libraries
 
     if _wants_help(argv, COMPARE_USAGE, recipe=True):
         return 0
-    _quiet_libraries()
+    quiet_libraries()
     compare_command(argv)
     return 0
 
@@ -201,13 +225,16 @@ def _predict(argv: list[str]) -> int:
 
 
 def _load(folder: Path, own: dict[str, Any]) -> Any:
-    _quiet_libraries()
     from peftkit.saved import load_run
+    from peftkit.script import quiet_libraries
 
+    quiet_libraries()
     return load_run(folder, allow_other_base=bool(own.get("allow_other_base")))
 
 
-def _wants_help(argv: list[str], usage: str, *, recipe: bool = False) -> bool:
+def _wants_help(
+    argv: list[str], usage: str, *, recipe: bool = False, base: Recipe | None = None
+) -> bool:
     if not {"--help", "-h"} & set(argv):
         return False
     print(usage)
@@ -215,6 +242,9 @@ def _wants_help(argv: list[str], usage: str, *, recipe: bool = False) -> bool:
         from peftkit.flags import read_flags, recipe_help
 
         changes, _ = read_flags([a for a in argv if a not in {"--help", "-h"}])
+        if base is not None:
+            body = base.to_dict()
+            changes = {"method": body["method"]["name"], "task": body["task"]["name"], **changes}
         named = {kind: str(changes[kind]) for kind in ("method", "task") if kind in changes}
         print(recipe_help(**named), end="")
     return True
@@ -238,20 +268,6 @@ def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
         raise UnknownName("option", f"--{name}", [f"--{option}" for option in known])
 
 
-def _quiet_libraries() -> None:
-    """No progress bars or advice of libraries between our own lines."""
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.simplefilter("ignore")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "doctor": _doctor,
@@ -259,5 +275,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "predict": _predict,
     "report": _report,
-    "run": _run,
+    "run": run_command,
 }

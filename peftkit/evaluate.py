@@ -11,9 +11,10 @@ import torch
 from peftkit.device import device, resolve_precision
 
 if TYPE_CHECKING:
-    from peftkit.tasks import Example, Progress
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from peftkit.tasks import Example, Progress
 
 BATCH_TOKENS = 2048  # padded tokens a batch: enough to keep the cores busy, little to hold
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+    from torch import nn
+
     from peftkit.tasks import Progress
     from peftkit.workbench import Workbench
-    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class ModelPredictor:
     def save(self, folder: Path) -> None:
         from peft import PeftModel
 
+        from peftkit.backbones import declare_pooling
+
         if isinstance(self.model, PeftModel):
             # The name that the recipe used, not the path of this machine that PEFT noted.
             self.model.active_peft_config.base_model_name_or_path = self.bench.recipe.backbone.name
@@ -70,6 +73,7 @@ class ModelPredictor:
             self.model.save_pretrained(folder, save_embedding_layers=False)
         else:
             self.model.save_pretrained(folder)
+            declare_pooling(folder, self.bench.backbone.pooling)
         self.bench.backbone.tokenizer.save_pretrained(folder)
 
 

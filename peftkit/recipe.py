@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Lt
-
 from peftkit import parts
+from peftkit.bounds import Ge, Lt
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.fields import HELP, build, checked, settings
 from peftkit.methods._method import Method

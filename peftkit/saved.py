@@ -16,6 +16,7 @@ from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
 

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
-
+from peftkit.bounds import Ge, Gt, Lt
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
 

@@ -25,9 +25,10 @@ from peftkit.errors import Diverged, InvalidInput
 from peftkit.seeds import derive
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from peftkit.settings import Training
     from peftkit.tasks import Example, Progress
-    from torch import nn
 
 LOG_POINTS = 25
 POOL_BATCHES = 50  # batches that are sorted by length together

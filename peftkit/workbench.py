@@ -20,12 +20,13 @@ from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import nn
+
     from peftkit.evaluate import Collate
     from peftkit.methods import Method
     from peftkit.recipe import Recipe
     from peftkit.tasks import Example, Progress, TaskData
     from peftkit.train import Trained
-    from torch import nn
 
 
 @dataclass

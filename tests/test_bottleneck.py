@@ -264,6 +264,17 @@ def test_starts_as_the_bare_model_exactly(family: str, variant: str) -> None:
     assert torch.equal(logits(attach(tiny(family), variant)), logits(tiny(family)))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_initial_weights_are_as_documented(variant: str) -> None:
+    model = attach(tiny("gpt2"), variant, bottleneck_size=20)
+    for name, parameter in trainable(model).items():
+        if name.endswith("bottleneck_down.default.weight"):
+            assert D**-0.5 * 0.95 < parameter.abs().max() <= D**-0.5
+            assert abs(parameter.std() * (3 * D) ** 0.5 - 1) < 0.1  # uniform
+        elif ".bottleneck_" in name:
+            assert not parameter.any()
+
+
 @pytest.mark.parametrize(("family", "variant"), CASES)
 def test_learning_can_start(family: str, variant: str) -> None:
     model = attach(tiny(family), variant)
@@ -357,7 +368,7 @@ with torch.no_grad():
 
 
 def test_config_survives_json_and_equal_adapters_are_equal_files(tmp_path: Path) -> None:
-    targets = [f"bert.encoder.layer.{i}.output.dense" for i in range(L)]
+    targets = sorted(target for _, target in places("bert", "houlsby"))
     model = attach(tiny("bert"), "pfeiffer", target_modules=set(targets), dropout=0.25)
     model.save_pretrained(tmp_path)
 
@@ -584,6 +595,16 @@ def test_a_copy_of_an_adapted_model_does_not_touch_the_first() -> None:
 
     assert torch.equal(logits(twin), logits(alone))
     assert torch.equal(logits(model), expected)
+
+
+def test_no_activation_is_held_between_runs() -> None:
+    model = perturb(attach(tiny("bert"), "parallel"))
+    logits(model)
+    with model.disable_adapter():
+        logits(model)
+    for module in model.modules():
+        held = [value for value in vars(module).values() if isinstance(value, list) and value]
+        assert not any(torch.is_tensor(item) for value in held for item in value)
 
 
 def test_wrapped_modules_still_show_their_own_attributes() -> None:

@@ -169,6 +169,15 @@ def test_bad_labels_are_refused_with_split_row_and_value(
         label_names(splits, "label")
 
 
+def test_minus_one_is_a_missing_label_where_classes_are_declared() -> None:
+    train, hidden = {"label": [0, 1, 1]}, {"label": [0, -1, -1]}
+    splits = splits_of(train, hidden, label=ClassLabel(names=["a", "b"]))
+    with pytest.raises(
+        InvalidInput, match="row 1 of the test split has no value in column 'label'"
+    ):
+        label_names(splits, "label")
+
+
 def test_missing_texts_are_refused_and_empty_ones_are_texts() -> None:
     columns = Columns(text="text", second_text=None, label="label")
     check_texts(splits_of({"text": ["a", ""], "label": [0, 1]}), columns)

@@ -147,3 +147,15 @@ def test_fingerprint_ignores_storage_and_sees_every_value() -> None:
 
     assert {fingerprint(other) for other in same} == {fingerprint(table)}
     assert len({fingerprint(other) for other in [table, *others]}) == len(others) + 1
+
+
+def test_fingerprint_does_not_depend_on_chunks() -> None:
+    texts = [f"row {i}" if i % 7 else None for i in range(20_000)]
+    whole = [f"row {i}" for i in range(20_000)]
+    one = pa.table({"text": pa.array(texts), "large": pa.array(whole, pa.large_string())})
+    many = pa.concat_tables([one.slice(i, 999) for i in range(0, 20_000, 999)])
+    backwards = Dataset(one.take(list(range(19_999, -1, -1)))).select(range(19_999, -1, -1))
+
+    assert fingerprint(many) == fingerprint(one)
+    parts = dict.fromkeys(("train", "validation", "test"), backwards)
+    assert complete(parts, source="x").fingerprint == fingerprint(one)

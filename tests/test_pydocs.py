@@ -318,6 +318,9 @@ def test_processes_at_once_agree_whatever_their_hash_seed(
 
 
 def test_small_tree_is_split_by_the_rules(roots: dict[str, Path]) -> None:
+    source = random.Random(1)
+    (roots["gamma"] / "m12.py").write_text(module(*(sentence(source) for _ in range(5))))
+
     splits = parts(pydocs.library(sizes=SIZES, roots=roots))
 
     for name, count in (("test", 8), ("validation", 4)):
@@ -325,6 +328,9 @@ def test_small_tree_is_split_by_the_rules(roots: dict[str, Path]) -> None:
         assert max(Counter(row["file"] for row in splits[name]).values()) == 3
     files = [{row["file"] for row in splits[name]} for name in SPLITS]
     assert sum(map(len, files)) == len(set.union(*files))
+    for row in splits["train"] + splits["validation"] + splits["test"]:
+        assert sorted(roots)[row["label"]] == row["label_text"] == row["file"].split("/")[0]
+    # Gamma has a file more, which the cap takes away again.
     # Per class 12 files of 5 rows; 8 = 3 + 3 + 2 test and 4 = 3 + 1 validation rows from 5 files.
     assert Counter(row["label"] for row in splits["train"]) == dict.fromkeys(range(3), 35)
 

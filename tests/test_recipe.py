@@ -196,10 +196,10 @@ def test_integers_of_numpy_are_integers() -> None:
 @pytest.mark.parametrize(
     ("training", "num_examples", "expected"),
     [
-        (Training(), 100, 250),  # 3 epochs of 7 batches are fewer than 250
-        (Training(), 10_000, 1875),  # 3 x 625
-        (Training(gradient_accumulation=2), 10_000, 939),  # 3 x ceil(312.5)
-        (Training(epochs=0.5), 100, 4),  # half of 7
+        (Training(), 100, 250),  # 3 epochs of 13 batches are fewer than 250
+        (Training(), 10_000, 3750),  # 3 x 1250
+        (Training(gradient_accumulation=2), 10_000, 1875),  # 3 x 625
+        (Training(epochs=0.5), 100, 7),  # half of 13, rounded up
         (Training(epochs=0.001), 100, 1),
         (Training(steps=7), 100, 7),
     ],

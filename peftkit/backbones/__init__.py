@@ -4,7 +4,7 @@ Each public file here is one family of architectures.
 """
 
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
-from peftkit.backbones._load import LoadedBackbone, load
+from peftkit.backbones._load import LoadedBackbone, declare_pooling, load
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import pool_vectors
 
@@ -16,6 +16,7 @@ __all__ = [
     "Location",
     "Pooling",
     "Role",
+    "declare_pooling",
     "families",
     "family_of",
     "load",

@@ -14,9 +14,12 @@ from peftkit.errors import BackboneNotFound, InvalidInput
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
-    from peftkit.recipe import Backbone
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from peftkit.recipe import Backbone
+
+POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
 
 @dataclass(kw_only=True)
@@ -167,7 +170,14 @@ def _pooling(backbone: Backbone, location: Location) -> Pooling:
 
 def _declares_mean(folder: Path) -> bool:
     """Whether the backbone is a sentence encoder trained with mean pooling."""
-    declared = folder / "1_Pooling" / "config.json"
+    declared = folder / POOLING_FILE
     if not declared.is_file():
         return False
     return bool(json.loads(declared.read_text("utf-8")).get("pooling_mode_mean_tokens"))
+
+
+def declare_pooling(folder: Path, pooling: Pooling) -> None:
+    """Say beside saved weights that they were trained with mean pooling, as `load` reads it."""
+    if pooling == "mean":
+        (folder / POOLING_FILE).parent.mkdir(parents=True, exist_ok=True)
+        (folder / POOLING_FILE).write_text(json.dumps({"pooling_mode_mean_tokens": True}), "utf-8")

@@ -9,8 +9,9 @@ from peftkit.backbones import ROLES
 from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
-    from peftkit.backbones import LoadedBackbone, Role
     from peft import PeftConfig
+
+    from peftkit.backbones import LoadedBackbone, Role
 
 
 def wrap(backbone: LoadedBackbone, config: PeftConfig) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Lt
-
 from peftkit.backbones import LoadedBackbone
+from peftkit.bounds import Ge, Lt
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
 from peftkit.methods._peft import require_roles, wrap

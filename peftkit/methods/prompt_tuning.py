@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge
-
 from peftkit.backbones import LoadedBackbone
+from peftkit.bounds import Ge
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
 from peftkit.methods._peft import wrap

@@ -13,6 +13,7 @@ from peftkit.predictors import Parameters, Predictor
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+
     from peftkit.tasks import Progress
     from peftkit.workbench import Workbench
 

@@ -264,4 +264,5 @@ def _caption(table: Table) -> str:
     if _scale(table, [row for row in _largest(table) if row.quality]).cut:
         text += "Hatched: the vertical axis is cut short. "
     text += "Memory: peak above the idle process (on CUDA: allocated)."
-    return text + "".join(f" {number}: {name}." for name, number in _numbers(table).items())
+    numbers = [f"{number}:\u00a0{name}" for name, number in _numbers(table).items()]
+    return f"{text} {'; '.join(numbers)}." if numbers else text

@@ -11,7 +11,8 @@ With the mean squares of the two-way layout without replication (MSs, MSi, MSe),
     df = (S I V)^2 / (MSs^2 / (S-1) + MSi^2 / (I-1) + MSe^2 / ((S-1) (I-1)))
 
 V is the variance of the mean (the maximum keeps it from falling below what either factor alone
-explains) and df its degrees of freedom (Satterthwaite, Biometrics Bulletin 2(6), 1946, 110-114).
+explains) and df its degrees of freedom (Satterthwaite, Biometrics Bulletin 2(6), 1946, 110-114),
+here at least those of the smaller factor: as MSe enters with a minus, the formula can fall to 0.
 The standard error is at least 1 / (I + 2): items that all agree do not make a mean certain.
 With one seed the same formulas reduce to the interval over items alone, and say nothing about
 what another seed would have given. An interval over items alone covers as little as 40 % of the
@@ -124,11 +125,12 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
     if num_seeds > 1:
         spread += square.seeds**2 / (num_seeds - 1)
         spread += square.rest**2 / ((num_seeds - 1) * (num_items - 1))
-    df = scaled**2 / spread if spread > 0 else float(num_items - 1)
+    df = scaled**2 / spread if spread > 0 else num_items - 1.0
+    fewest = min(num_seeds, num_items) - 1 if num_seeds > 1 else num_items - 1
     return Estimate(
         mean=float(crossed.mean()),
         standard_error=max(math.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2)),
-        df=df,
+        df=max(df, float(fewest)),
         num_seeds=num_seeds,
         num_items=num_items,
     )

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Lt
-
+from peftkit.bounds import Ge, Lt
 from peftkit.fields import settle
 from peftkit.tasks._task import Example, Predictions, Progress, Task, TaskData
 
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from peftkit.data import Columns, Splits
     from transformers import PreTrainedTokenizerBase
+
+    from peftkit.data import Columns, Splits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,20 @@
+"""Only the biases are trained.
+
+    python recipes/classify_bitfit.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
+
+Expect: @EXPECT:bitfit@
+Follows: Ben Zaken et al. 2022, arXiv:2106.10199.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="bundled",
+    method="bitfit",
+    task={"name": "text_classification", "data": "pydocs/library", "size": 512},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,20 @@
+"""Full fine-tuning from the pretrained weights, in float32.
+
+    python recipes/classify_full.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
+
+Expect: @EXPECT:full@
+Follows: Devlin et al. 2019, arXiv:1810.04805.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="bundled",
+    method="full",
+    task={"name": "text_classification", "data": "pydocs/library", "size": 512},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

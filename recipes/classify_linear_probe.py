@@ -1,0 +1,20 @@
+"""A new output layer on the frozen backbone.
+
+    python recipes/classify_linear_probe.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
+
+Expect: @EXPECT:linear_probe@
+Follows: Alain and Bengio 2016, arXiv:1610.01644.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="bundled",
+    method="linear_probe",
+    task={"name": "text_classification", "data": "pydocs/library", "size": 512},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

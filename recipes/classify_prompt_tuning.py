@@ -1,0 +1,20 @@
+"""Trained virtual tokens in front of the text.
+
+    python recipes/classify_prompt_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
+
+Expect: @EXPECT:prompt_tuning@
+Follows: Lester et al. 2021, arXiv:2104.08691. Departures: an encoder, 10 tokens, AdamW.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="bundled",
+    method="prompt_tuning",
+    task={"name": "text_classification", "data": "pydocs/library", "size": 512},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
