@@ -131,7 +131,8 @@ class Tuner(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, TunerLayer) else self.tuner_layer_cls(target)
+        wrapper = self.tuner_layer_cls
+        layer = target if isinstance(target, wrapper) else wrapper(target)
         setattr(parent, target_name, layer)
         self._add(layer, adapter_name, peft_config, current_key)
         layer._move_adapter_to_device_of_base_layer(adapter_name)

@@ -160,7 +160,7 @@ BAD_FILES = {
         ("", "has no rows.*0 bytes"),
         ("text,label\n", "has no rows"),
         ("text,label\na,1\nb\n", "at line 3.*1 cells, the header has 2"),
-        ('text,label\na,1\n"b,2\nc,3\n', "at line 4.*unexpected end"),
+        ('text,label\na,1\n"b,2\nc,3\n', "at line 3.*unexpected end.*line 4"),
         ("text;label\na;1\n", "not separated.*'text;label'"),
         ("text,text\na,b\n", "two columns of one name.*text"),
         (b"text\nfine\n\xff\xfe\n", "at line 3.*not UTF-8"),

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import hashlib
+import io
+import itertools
 import json
+import math
+import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
 
+from peftkit.errors import InvalidInput
 from peftkit.record import Record
+from peftkit.reporting import Report, report
+from peftkit.reporting import quantities as q
+from peftkit.reporting.labels import label_records, rung_of
+from peftkit.reporting.panel import Panel, Point, Scale, frontier_steps
+from peftkit.reporting.plots import frontier
+from peftkit.reporting.summary import Table, summarise
+from peftkit.reporting.tables import to_csv, to_markdown
+from peftkit.reporting.terminal import print_tables
 
 CLASSES, ITEMS, SIZES, SEEDS = 10, 300, (32, 128, 512), (0, 1, 2)
 
@@ -105,7 +125,8 @@ def make_record(
         },
         "backbone": {"name": "all-MiniLM-L6-v2", "fingerprint": weights},
         "environment": {
-            "device": "cpu (AMD EPYC 9654)",
+            "device": "cpu",
+            "device_name": "AMD EPYC 9654",
             "threads": 1,
             "precision": "float32",
             "versions": {"peftkit": "0.1.0", "torch": "2.13.0", "peft": "0.20.0"},
@@ -119,8 +140,6 @@ def make_record(
 
 def fail(record: Record, status: str, error: str, **changes: Any) -> Record:
     """The same run, had it ended with `status`."""
-    import dataclasses
-
     return dataclasses.replace(
         record,
         status=status,  # type: ignore[arg-type]
@@ -154,3 +173,562 @@ def write_study(folder: Path, records: Iterable[Record]) -> Path:
     for record in records:
         record.write(folder / "records" / f"{record.key}.json")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def rungs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ladder above, also for methods that are not part of peftkit."""
+    known = {name: rung for name, (rung, *_) in LADDER.items()}
+    monkeypatch.setattr("peftkit.reporting.summary.rung_of", lambda name: known.get(name, ""))
+
+
+def printed(tables: list[Table], width: int = 120, **options: Any) -> str:
+    """What the terminal shows."""
+    console = Console(width=width, file=io.StringIO(), **options)
+    print_tables(tables, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def lines_of(tables: list[Table]) -> list[dict[str, str]]:
+    """The lines of the CSV file."""
+    return list(csv.DictReader(io.StringIO(to_csv(tables))))
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+# Two seeds, four items. Accuracy of full: .75 and .75; of lora: .50 and .75.
+FULL = {0: [1, 1, 1, 0], 1: [1, 1, 0, 1]}
+LORA = {0: [1, 0, 1, 0], 1: [1, 1, 0, 1]}
+
+
+def small_study() -> list[Record]:
+    return [
+        make_record(name, seed=seed, correct=hits)
+        for name, cells in (("full", FULL), ("lora", LORA))
+        for seed, hits in cells.items()
+    ]
+
+
+def test_accuracy_and_difference_are_those_worked_out_by_hand() -> None:
+    (table,) = summarise(small_study())
+    lora = table.row("lora", 512)
+
+    # lora: seeds .5, .75; items 1, .5, .5, .5; all .625.
+    # MSs = 4 (.125^2 * 2) / 1 = .125. MSi = 2 (.375^2 + 3 * .125^2) / 3 = .125.
+    # MSe: residuals of seed 0 are .125, -.375, .625, -.375, of seed 1 the opposite:
+    # 2 (.125^2 + .375^2 + .625^2 + .375^2) / 3 = .4583. Largest: MSs = MSi = .125, V = .125 / 8.
+    assert lora is not None
+    assert lora.quality is not None
+    assert lora.quality.mean == 0.625
+    assert lora.quality.standard_error == pytest.approx(max(math.sqrt(0.125 / 8), 1 / 6))
+    # lora - full: seed 0: 0, -1, 0, 0; seed 1: all 0. Mean -1/8.
+    # MSs = 4 (.125^2 * 2) = .125. Items 0, -.5, 0, 0: MSi = 2 (3 * .125^2 + .375^2) / 3 = .125.
+    # MSe: residuals +-(.125, -.375, .125, .125): 2 (3 * .125^2 + .375^2) / 3 = .125.
+    assert lora.versus_full is not None
+    assert lora.versus_full.mean == -0.125
+    assert lora.versus_full.standard_error == pytest.approx(1 / 6)  # sqrt(.125 / 8) is less
+    # df = .125^2 / (.125^2 / 1 + .125^2 / 3 + .125^2 / 3) = .6, at least 1.
+    half = 100 * stats.t.ppf(0.975, 1) / 6
+    assert f"-12.5 {q.PLUS_MINUS}{half:.1f}" in printed([table])
+
+
+def test_differences_pair_items_by_their_number_not_their_order() -> None:
+    records = small_study()
+    shuffled = [3, 1, 0, 2]
+    lora = records[2]
+    turned = {name: [values[i] for i in shuffled] for name, values in lora.predictions.items()}
+    records[2] = dataclasses.replace(lora, predictions=turned)
+
+    assert lines_of(summarise(records)) == lines_of(summarise(small_study()))
+
+
+def test_differences_use_only_the_seeds_that_both_have() -> None:
+    records = small_study() + [make_record("lora", seed=2, correct=[0, 0, 0, 0])]
+    row = summarise(records)[0].row("lora", 512)
+
+    assert row is not None
+    assert row.quality is not None
+    assert (row.quality.num_seeds, row.quality.mean) == (3, pytest.approx(5 / 12))
+    assert row.versus_full is not None
+    assert (row.versus_full.num_seeds, row.versus_full.mean) == (2, -0.125)
+
+
+def test_one_seed_gives_an_interval_over_items_and_says_so() -> None:
+    tables = summarise([make_record("lora"), make_record("full")])
+
+    for text in (printed(tables), to_markdown(tables)):
+        assert "over test items only: with 1 seed nothing says" in " ".join(text.split())
+    assert {line["metric_covers"] for line in lines_of(tables)} == {"test items"}
+
+
+def test_a_metric_that_does_not_split_into_items_has_an_error_over_seeds() -> None:
+    records = [
+        make_record("lora", seed=seed, predictions={}, metrics={"test": {"span_f1": value}})
+        for seed, value in enumerate((0.70, 0.74, 0.75))
+    ]
+    (table,) = summarise(
+        [dataclasses.replace(r, recipe=r.recipe | {"task": {"name": "spans"}}) for r in records]
+    )
+
+    assert (table.metric.name, table.rows[0].quality) != ("accuracy", None)
+    low, high = stats.t.interval(0.95, 2, 0.73, stats.sem([0.70, 0.74, 0.75]))
+    (line,) = lines_of([table])
+    assert float(line["metric_low"]) == pytest.approx(low)
+    assert float(line["metric_high"]) == pytest.approx(high)
+    assert "interval over seeds only" in " ".join(printed([table]).split())
+
+
+def test_costs_are_means_and_memory_is_the_largest() -> None:
+    line = next(li for li in lines_of(summarise(make_study())) if li["method"] == "lora")
+
+    assert float(line["train_seconds_mean"]) == pytest.approx(41.0 * 1.1)
+    assert line["peak_memory_train_bytes_max"] == "304000000"
+    assert (line["method_parameters"], line["head_parameters"]) == ("147456", "3850")
+
+
+def test_costs_that_were_not_recorded_are_a_dash() -> None:
+    known = make_record("full")
+    records = [known, make_record("lora", costs={"train_seconds": 3.0})]
+    row = next(line for line in printed(summarise(records)).splitlines() if "lora" in line)
+
+    assert row.split()[-6:] == ["-", "-", "3.00", "s", "-", "-"][-6:] or " - " in row
+
+
+def test_best_and_ties_are_marked() -> None:
+    right = np.ones(300, int)
+    near, far = right.copy(), right.copy()
+    near[:2], far[:60] = 0, 0
+    records = [
+        make_record(name, seed=seed, correct=hits)
+        for name, hits in (("full", right), ("lora", near), ("bitfit", far))
+        for seed in SEEDS
+    ]
+    marks = {r.method: (r.best, r.ties_with_best) for r in summarise(records)[0].rows}
+
+    assert marks == {"full": (True, True), "lora": (False, True), "bitfit": (False, False)}
+
+
+def test_metrics_that_contradict_their_predictions_are_reported() -> None:
+    wrong = make_record("lora", metrics={"test": {"accuracy": 0.99}})
+
+    assert wrong.key in " ".join(printed(summarise([wrong, make_record("full")])).split())
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (q.count(0), "0"),
+        (q.count(950), "950"),
+        (q.count(3850), "3.85k"),
+        (q.count(147_456), "147k"),
+        (q.count(999_600), "1.00M"),
+        (q.count(None), "-"),
+        (q.size_in_bytes(594_000), "594 kB"),
+        (q.seconds(0.4), "0.400 s"),
+        (q.seconds(119), "119 s"),
+        (q.seconds(750), "12.5 min"),
+        (q.seconds(11_520), "3.20 h"),
+        (q.seconds(math.nan), "-"),
+        (q.milliseconds(0.00412), "4.12 ms"),
+        (q.percent(0.0065), "0.65 %"),
+        (q.percent(1), "100 %"),
+        (q.ratio(1.017), "1.02x"),
+    ],
+)
+def test_quantities_are_written_with_three_digits_and_a_unit(written: str, expected: str) -> None:
+    assert written == expected
+
+
+# --- rows: order, labels, what did not end well ------------------------------------------------
+
+
+def test_rows_climb_the_ladder_of_the_installed_methods_and_unknown_ones_come_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peftkit.reporting.summary.rung_of", rung_of)
+    monkeypatch.setitem(LADDER, "gone", LADDER["lora"])
+    names = ("scratch", "full", "gone", "lora", "linear_probe", "none", "tfidf")
+    (table,) = summarise(make_record(name) for name in names)
+
+    ladder = ("tfidf", "none", "linear_probe", "lora", "full", "scratch", "gone")
+    assert table.methods == ladder
+
+
+def test_rows_of_one_rung_are_ordered_by_trainable_parameters() -> None:
+    methods = summarise(make_study())[0].methods
+
+    assert methods.index("layernorm") < methods.index("bitfit") < methods.index("lora")
+    assert methods[:3] == ("tfidf", "none", "linear_probe")
+    assert methods[-4:-2] == ("last_blocks", "full")
+
+
+def test_variants_of_a_method_are_told_apart_by_what_is_not_its_default() -> None:
+    default = {"rank": 8, "alpha": 16.0, "targets": ["all"]}
+    variants = [default, default | {"rank": 64}, default | {"targets": ["query", "value"]}]
+    records = [make_record("lora", options=options) for options in variants]
+    labels = label_records(records)
+
+    assert [labels[r.key] for r in records] == ["lora", "lora:rank=64", "lora:targets=query,value"]
+    assert label_records(records[1:2]) == {records[1].key: "lora"}
+
+
+def with_training(record: Record, **settings: Any) -> Record:
+    recipe = record.recipe | {"training": record.recipe["training"] | settings}
+    return dataclasses.replace(record, recipe=recipe, key=f"{record.key}{settings}")
+
+
+def test_training_settings_tell_variants_apart_only_where_one_seed_has_several() -> None:
+    twice = [make_record("lora"), with_training(make_record("lora"), learning_rate=1e-2)]
+    assert sorted(label_records(twice).values()) == ["lora", "lora:training.learning_rate=0.01"]
+
+    by_seed = [make_record("lora"), with_training(make_record("lora", seed=1), learning_rate=1e-2)]
+    (table,) = summarise(by_seed)
+    assert table.methods == ("lora",)
+    assert "settings that differ between seeds of one method: learning_rate" in table.notes
+
+
+def test_runs_that_did_not_end_well_are_shown_with_their_reason() -> None:
+    tables = summarise(make_study())
+
+    for text in (printed(tables), to_markdown(tables)):
+        text = " ".join(text.replace("\\", "").split())
+        assert "unsupported: prefix tuning needs past_key_values, BertModel has none" in text
+        assert "ia3 at 32: 2 of 3 seeds, seed 1 diverged: loss is nan at step 31" in text
+        assert "continued at 512: 2 of 3 seeds, seed 2 out of memory: 3.1 GB asked for" in text
+    row = next(li for li in printed(tables).splitlines() if li.startswith("prefix_tuning"))
+    assert row.split() == ["prefix_tuning", "[1]", *["unsupported"] * 3, "-", "-", "-", "-", "-"]
+    line = next(li for li in lines_of(tables) if li["method"] == "prefix_tuning")
+    assert (line["status"], line["num_seeds_done"], line["metric_mean"]) == ("unsupported", "0", "")
+
+
+def test_seeds_without_any_record_are_named() -> None:
+    records = [make_record("full", seed=seed) for seed in SEEDS] + [make_record("lora", seed=1)]
+
+    assert "lora at 512: 1 of 3 seeds, seeds 0, 2 no record yet" in printed(summarise(records))
+
+
+def test_a_run_that_failed_before_reading_its_data_gets_the_size_it_asked_for() -> None:
+    whole = {"source": "all of it", "fingerprint": "d4c0ffee00112233", "num_train": 9130}
+    failed = fail(make_record("lora", size=128), "failed", "KeyError: 'x'", data=whole)
+    (table,) = summarise([make_record("full", size=128), failed])
+
+    assert table.sizes == (128,)
+    assert "lora at 128: failed: KeyError: 'x'" in printed([table])
+
+
+def test_whole_splits_are_shown_with_the_size_they_turned_out_to_have() -> None:
+    done = make_record("full", size=9130)
+    failed = fail(make_record("lora", size=9130), "out_of_memory", "", data={})
+    for record in (done, failed):
+        record.recipe["task"]["size"] = None
+
+    assert summarise([done, failed])[0].sizes == (9130,)
+
+
+def test_error_texts_are_shown_as_they_are() -> None:
+    failed = fail(make_record("lora"), "failed", "IndexError: [red]x[/red] [1] | <b> of *all*")
+    tables = summarise([failed, make_record("full")])
+
+    assert "IndexError: [red]x[/red] [1] | <b> of *all*" in printed(tables)
+    assert "\\[red\\]x\\[/red\\] \\[1\\] \\| \\<b> of \\*all\\*" in to_markdown(tables)
+
+
+# --- nothing is mixed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [{"data": "0ther"}, {"weights": "0ther"}, {"noise": 0.3}])
+def test_different_data_weights_or_noise_never_share_a_table(other: dict[str, Any]) -> None:
+    records = [make_record("full"), make_record("lora", **other), make_record("full", **other)]
+    tables = summarise(records)
+
+    assert sorted(len(table.records) for table in tables) == [1, 2]
+    for text in (printed(tables), to_markdown(tables)):
+        assert "2 tables: runs on different weights, data, tasks or label noise" in text
+        for place in (table.place for table in tables):
+            assert place.data_fingerprint in text
+            assert place.backbone_fingerprint[:12] in text
+    if "noise" in other:
+        assert "30 % of training labels wrong" in printed(tables)
+    for line in lines_of(tables):
+        assert (line["difference_to_full_mean"] != "") == (line["method"] == "lora")
+
+
+def test_runs_without_fingerprints_join_the_runs_of_the_same_names() -> None:
+    no_backbone = {"name": "none", "fingerprint": "", "total_parameters": 0}
+    records = [
+        make_record("full"),
+        make_record("tfidf", backbone=no_backbone),
+        fail(make_record("lora"), "failed", "early", data={}, backbone={}),
+    ]
+
+    (table,) = summarise(records)
+    assert len(table.records) == 3
+    assert table.place.backbone == "all-MiniLM-L6-v2"
+
+
+def test_runs_without_fingerprints_stand_apart_where_names_do_not_decide() -> None:
+    lost = fail(make_record("lora"), "failed", "early", backbone={})
+    tables = summarise([make_record("full"), make_record("full", weights="0ther"), lost])
+
+    assert sorted(len(table.records) for table in tables) == [1, 1, 1]
+    assert "weights not recorded" in printed(tables)
+
+
+def test_costs_from_different_machines_are_said_to_be_so() -> None:
+    elsewhere = make_record("lora")
+    elsewhere.environment["device_name"] = "Apple M4"
+    text = " ".join(printed(summarise([make_record("full"), elsewhere])).split())
+
+    assert "Measured in 2 settings, so not comparable throughout" in text
+    assert "cpu: AMD EPYC 9654, 1 thread, float32; cpu: Apple M4, 1 thread, float32" in text
+
+
+# --- terminal, Markdown, CSV -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_the_terminal_keeps_method_and_metric_and_never_wraps_a_row(width: int) -> None:
+    (table,) = summarise(make_study())
+    text = printed([table], width)
+
+    assert all(len(line) <= width for line in text.splitlines())
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    for method in table.methods:
+        row = table.row(method, 512)
+        assert row is not None
+        shown = f"{100 * row.quality.mean:.1f} " if row.quality else "unsupported"
+        assert shown in rows[method]
+    assert "accuracy %" in text
+    if width < 200:
+        assert "No room for: " in text
+
+
+def test_columns_without_any_number_are_left_out() -> None:
+    text = printed(summarise([make_record("lora", costs={"train_seconds": 3.0})]))
+
+    assert "time" in text
+    assert "slowdown\n" not in text
+    assert "adapter" not in text
+
+
+def test_a_terminal_without_unicode_gets_plain_characters() -> None:
+    console = Console(width=100, file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    print_tables(summarise(small_study()), console)
+    console.file.flush()
+    text = console.file.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+    assert "62.5 +-" in text
+    assert "?" not in text
+
+
+def test_the_caption_says_what_the_numbers_rest_on() -> None:
+    text = to_markdown(summarise(make_study())).replace("\\", "")
+
+    for fact in (
+        "### all-MiniLM-L6-v2 on pydocs/library",
+        "chance 10.0 %, 300 test items, 3 seeds",
+        "95 % interval over test items and seeds",
+        "cpu: AMD EPYC 9654, 1 thread, float32, beside up to 1 other run",
+        "Data: docstrings of installed libraries",
+        "Generated by `peftkit report` from 135 records",
+        "peftkit 0.1.0, torch 2.13.0, peft 0.20.0",
+    ):
+        assert fact in text
+
+
+def test_markdown_rows_all_have_as_many_cells() -> None:
+    lines = [li for li in to_markdown(summarise(make_study())).splitlines() if li[:1] == "|"]
+
+    assert len(lines) == 2 + len(LADDER)
+    assert len({len(re.split(r"(?<!\\\\)\\|", line)) for line in lines}) == 1
+
+
+def test_csv_has_one_line_per_method_and_size_at_full_precision() -> None:
+    (table,) = summarise(make_study())
+    lines = lines_of([table])
+
+    assert len(lines) == len(LADDER) * len(SIZES)
+    for line in lines:
+        row = table.row(line["method"], int(line["num_train"]))
+        assert row is not None
+        if row.quality:
+            assert float(line["metric_mean"]) == row.quality.mean
+            assert float(line["metric_high"]) == row.quality.interval()[1]
+            lowest = min(np.mean(hits(record)) for record in row.done)
+            assert float(line["metric_of_lowest_seed"]) == pytest.approx(lowest)
+
+
+def hits(record: Record) -> list[bool]:
+    found = record.predictions
+    return [a == b for a, b in zip(found["label"], found["predicted"], strict=True)]
+
+
+# --- the picture -------------------------------------------------------------------------------
+
+
+def point(x: float, y: float) -> Point:
+    return Point(f"{x:g}", x, y, y, y, "black", "o")
+
+
+def panel(points: list[Point], base: float | None = None, higher_is_better: bool = True) -> Panel:
+    scale = Scale(0, 100)
+    return Panel(points, [], base, higher_is_better, "cost", str, True, scale)
+
+
+def test_the_frontier_is_the_best_within_each_cost() -> None:
+    points = [point(1, 50), point(2, 40), point(4, 60), point(8, 60)]
+
+    steps = frontier_steps(panel(points), (0.5, 10))
+    assert steps == [(1, 50), (4, 50), (4, 60), (10, 60)]
+
+
+def test_the_frontier_starts_from_what_needs_no_training() -> None:
+    steps = frontier_steps(panel([point(1, 50), point(4, 60)], base=55), (0.5, 10))
+
+    assert steps == [(0.5, 55), (4, 55), (4, 60), (10, 60)]
+    assert frontier_steps(panel([point(1, 50)], base=55), (0.5, 10)) == []
+
+
+def test_the_frontier_goes_down_where_lower_is_better() -> None:
+    points = [point(1, 3.0), point(2, 3.5), point(4, 2.0)]
+
+    steps = frontier_steps(panel(points, higher_is_better=False), (0.5, 10))
+    assert steps == [(1, 3.0), (4, 3.0), (4, 2.0), (10, 2.0)]
+
+
+def test_a_cut_axis_keeps_the_order_of_values_and_has_no_tick_in_the_cut() -> None:
+    scale = Scale(8, 62, cut=(12, 33))
+    forward, inverse = scale.warp()
+    values = np.linspace(8, 62, 200)
+
+    assert (np.diff(forward(values)) > 0).all()
+    assert inverse(forward(values)) == pytest.approx(values)
+    assert scale.ticks() == [10, 35, 40, 45, 50, 55, 60]
+
+
+@pytest.mark.parametrize("num_methods", [1, 6, 15])
+def test_labels_of_the_picture_do_not_overlap_and_stay_inside(num_methods: int) -> None:
+    names = ["lora", "full", "none", "tfidf", "dora", "bitfit", *LADDER]
+    chosen = list(dict.fromkeys(names))[:num_methods]
+    figure = frontier(summarise(make_study(names=chosen)))
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        boxes = [text.get_window_extent(renderer) for text in labels(axes)]
+        assert len(boxes) >= num_methods
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
+        for box in boxes:
+            assert box.x0 >= 0
+            assert box.x1 <= figure.bbox.x1
+
+
+def labels(axes: Any) -> list[Any]:
+    """The names in a panel, without the leader lines that belong to them."""
+    from matplotlib.text import Annotation, Text
+
+    found = [text for text in axes.texts if isinstance(text, Annotation)]
+    for text in found:
+        text.arrow_patch = None
+        assert isinstance(text, Text)
+    return found
+
+
+def test_a_method_has_one_colour_in_all_panels_and_each_has_its_own_look() -> None:
+    names = ("none", "lora", "bitfit", "full")
+    figure = frontier(summarise(make_study(names=names) + make_study(0.3, names[2:])))
+    looks = [
+        {
+            (line.get_color(), line.get_marker())
+            for line in axes.lines
+            if line.get_marker() != "None"
+        }
+        for axes in figure.axes
+    ]
+
+    assert [len(look) for look in looks] == [3, 3, 2, 2]
+    assert looks[0] == looks[1]
+    assert looks[2] == looks[3]
+    assert looks[2] < looks[0]
+
+
+def test_many_methods_are_numbered_and_named_below() -> None:
+    records = [make_record("lora", options={"rank": rank}) for rank in range(1, 21)]
+    figure = frontier(summarise([*records, make_record("none")]))
+
+    assert {"1", "20"} < {text.get_text() for text in labels(figure.axes[0])}
+    (caption,) = (text.get_text() for text in figure.texts if "Thin line" in text.get_text())
+    assert all(f"lora:rank={rank}" in caption for rank in range(1, 21) if rank != 8)
+
+
+def test_panels_without_their_cost_say_so() -> None:
+    costs = {"trainable_parameters": 10, "method_parameters": 10, "head_parameters": 0}
+    figure = frontier(summarise([make_record("lora", costs=costs)]))
+
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not recorded"]
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+def quiet_report(folder: Path) -> tuple[Report, str]:
+    console = Console(width=100, file=io.StringIO())
+    found = report(folder, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return found, console.file.getvalue()
+
+
+def test_two_reports_of_the_same_records_are_byte_identical(tmp_path: Path) -> None:
+    records = make_study(names=["tfidf", "none", "linear_probe", "ia3", "lora", "full"])
+    contents = []
+    for name, order in (("a", records), ("b", records[::-1])):
+        found, _ = quiet_report(write_study(tmp_path / name, order))
+        contents.append({path.name: path.read_bytes() for path in found.files})
+
+    assert sorted(contents[0]) == ["frontier.png", "frontier.svg", "table.csv", "table.md"]
+    assert contents[0] == contents[1]
+    assert contents[0]["frontier.png"].startswith(b"\x89PNG")
+    assert b"<dc:date>" not in contents[0]["frontier.svg"]
+
+
+def test_files_that_are_no_whole_record_are_named_and_left_out(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, small_study())
+    (folder / "records" / "broken.json").write_text('{"format": 1, "key": ', encoding="utf-8")
+    found, text = quiet_report(folder)
+
+    assert len(found.problems) == 1
+    assert "broken.json is not a whole record" in text.replace("\n", "")
+    assert len(found.tables[0].records) == 4
+
+
+def test_a_study_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None:
+    failed = fail(make_record("lora"), "failed", "RuntimeError: no", backbone={}, data={})
+    found, text = quiet_report(write_study(tmp_path, [failed]))
+
+    assert "lora at 512: failed: RuntimeError: no" in text
+    assert [path.name for path in found.files] == ["table.md", "table.csv"]
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no records in"):
+        report(tmp_path)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "broken.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="no whole record in"):
+        report(tmp_path)
+
+
+def test_importing_is_cheap_and_reporting_never_imports_torch(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, [make_record("lora"), make_record("full")])
+    code = (
+        "import sys, peftkit.reporting as r\n"
+        "print([m for m in ('numpy', 'scipy', 'matplotlib', 'rich', 'torch') if m in sys.modules])\n"
+        f"r.report({str(folder)!r})\n"
+        "print([m for m in ('torch', 'transformers', 'matplotlib.pyplot') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("[]", "[]")

@@ -33,7 +33,7 @@ def _conv1d(base: Any, x: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias, x.reshape(-1, x.size(-1)), base.weight).view(*x.shape[:-1], base.nf)
 
 
-# Adding delta to d' numbers instead of to all of y makes a training step some 5 % faster on CPU.
+# Adding delta to d' numbers instead of to all of y saves a pass over the activations.
 _WITH_BIAS: dict[type, Callable[[Any, Tensor, Tensor], Tensor]] = {
     nn.Linear: lambda base, x, bias: functional.linear(x, base.weight, bias),
     nn.LayerNorm: lambda base, x, bias: functional.layer_norm(

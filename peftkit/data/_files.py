@@ -97,18 +97,22 @@ def _read_csv(path: Path, delimiter: str = ",") -> pa.Table:
     import pyarrow as pa
 
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter, strict=True)
+    begins = 1
     with _cells_of_any_length():
         try:
             header = _header(path, next(reader, []), delimiter)
             rows = []
+            begins = reader.line_num + 1
             for row in reader:
                 if row and len(row) != len(header):
                     why = f"{len(row)} cells, the header has {len(header)}"
-                    raise _unreadable(path, why, reader.line_num)
+                    raise _unreadable(path, why, begins)
                 if row:
                     rows.append(row)
+                begins = reader.line_num + 1
         except csv.Error as error:
-            raise _unreadable(path, str(error), reader.line_num) from error
+            why = f"{error}, line {reader.line_num}; the row begins at line {begins}"
+            raise _unreadable(path, why, begins) from error
     cells = zip(*rows, strict=True) if rows else [()] * len(header)
     return pa.table(dict(zip(header, map(_typed, cells), strict=True)))
 

@@ -1,0 +1,44 @@
+"""Every recipe script runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftkit import parts
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
+
+
+def test_there_is_a_recipe_for_every_method() -> None:
+    methods = {path.stem.removeprefix("classify_") for path in RECIPES}
+
+    assert set(parts.find("method")) <= methods
+    assert len(RECIPES) >= 10
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_runs_in_miniature(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path), "--smoke"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "accuracy" in done.stdout
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_says_how_to_run_it_and_what_to_expect(path: Path) -> None:
+    header = path.read_text(encoding="utf-8").split('"""')[1]
+
+    assert f"python recipes/{path.name}" in header
+    assert "Expect: " in header
+    assert "@EXPECT" not in header
+    assert "Follows: " in header
