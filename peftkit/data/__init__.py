@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftkit.data._files import READERS
+from peftkit.data.answers import known_labels, read_rows
 from peftkit.data.columns import Columns, find_text_columns
 from peftkit.data.labels import check_texts, label_names, labelled
 from peftkit.data.sampling import flip_labels, subset
@@ -22,9 +23,11 @@ __all__ = [
     "check_texts",
     "find_text_columns",
     "flip_labels",
+    "known_labels",
     "label_names",
     "labelled",
     "load_splits",
+    "read_rows",
     "subset",
 ]
 

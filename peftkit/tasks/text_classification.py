@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from peftkit.bounds import Ge, Lt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from peftkit.data import Columns, Splits
+    from peftkit.data import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TextClassification(Task):
         settle(self, "task")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import check_texts, flip_labels, label_names, load_splits, subset
+        from peftkit.data import flip_labels, labelled, load_splits, subset
 
         splits = load_splits(
             self.data,
@@ -67,19 +67,21 @@ class TextClassification(Task):
             label_column=lambda rows: self._columns(rows).label,
             progress=progress,
         )
-        columns = self._columns(splits.train)
-        check_texts(splits, columns)
-        names, splits = label_names(splits, columns.label)
-        splits = _with_plain_names(splits, columns)
+        names, splits = labelled(
+            splits,
+            text=self.text_column,
+            second=self.second_text_column,
+            label=self.label_column,
+        )
         train = splits.train
         if self.size is not None:
-            train = train.select(subset(train["label"], self.size, seed))
+            train = train.select(subset(train["label"][:], self.size, seed))
         notes = list(splits.notes)
         if self.label_noise:
-            noisy = flip_labels(train["label"], len(names), self.label_noise, seed)
+            noisy = flip_labels(train["label"][:], len(names), self.label_noise, seed)
             train = train.remove_columns("label").add_column("label", noisy)
             notes.append(f"{self.label_noise:.0%} of the training labels are wrong on purpose")
-        counts = Counter(splits.test["label"])
+        counts = Counter(splits.test["label"][:])
         return TaskData(
             train=train,
             validation=splits.validation,
@@ -115,20 +117,20 @@ class TextClassification(Task):
 
     def texts(self, rows: Dataset) -> list[str]:
         if "second_text" not in rows.column_names:
-            return list(rows["text"])
+            return rows["text"][:]
         return [f"{a}\n{b}" for a, b in zip(rows["text"], rows["second_text"], strict=True)]
 
     def encode(
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Example]:
-        pair = (list(rows["second_text"]),) if "second_text" in rows.column_names else ()
+        pair = (rows["second_text"][:],) if "second_text" in rows.column_names else ()
         encoded = tokenizer(
-            list(rows["text"]), *pair, truncation=True, max_length=max_length, padding=False
+            rows["text"][:], *pair, truncation=True, max_length=max_length, padding=False
         )
         columns = [name for name in encoded if name in tokenizer.model_input_names]
         return [
             {**{name: encoded[name][i] for name in columns}, "labels": int(label)}
-            for i, label in enumerate(rows["label"])
+            for i, label in enumerate(rows["label"][:])
         ]
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
@@ -136,7 +138,7 @@ class TextClassification(Task):
 
         weight = None
         if self.class_weights == "balanced":
-            counts = Counter(data.train["label"])
+            counts = Counter(data.train["label"][:])
             share = [len(data.labels) * counts[c] / len(data.train) for c in range(len(data.labels))]
             weight = torch.tensor([1 / s if s else 0.0 for s in share], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight)
@@ -146,7 +148,7 @@ class TextClassification(Task):
 
         from peftkit.tasks._classes import class_metrics, predict_classes
 
-        predicted = predict_classes(logits, np.asarray(rows["label"]))
+        predicted = predict_classes(logits, np.asarray(rows["label"][:]))
         kept: Predictions = {
             "item": list(range(len(rows))),
             "label": predicted["label"].tolist(),
@@ -155,10 +157,6 @@ class TextClassification(Task):
             "loss": [round(float(v), 5) for v in predicted["loss"]],
         }
         return kept, class_metrics(predicted)
-
-
-def _with_plain_names(splits: Splits, columns: Columns) -> Splits:
-    return replace(splits, **{name: _plain_columns(p, columns) for name, p in splits.parts().items()})
 
 
 def _plain_columns(rows: Dataset, columns: Columns) -> Dataset:
