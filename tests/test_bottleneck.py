@@ -594,6 +594,7 @@ def test_a_copy_of_an_adapted_model_does_not_touch_the_first() -> None:
     alone = perturb(perturb(attach(tiny("bert"), "parallel")), seed=99)
 
     assert torch.equal(logits(twin), logits(alone))
+    assert not any(m._forward_pre_hooks for m in twin.unload().modules())
     assert torch.equal(logits(model), expected)
 
 

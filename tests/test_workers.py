@@ -30,7 +30,7 @@ from peftkit.study.workers import (
 REPOSITORY = Path(peftkit.__file__).parents[1]
 PATIENCE = 60.0  # seconds that a promise may take on a machine that does other things too
 
-TOYS = '''
+TOYS = """
 import os, re, signal, sys, time
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def hold_interpreter(payload, progress):
     (out / f"pids-{os.getpid()}").write_text(f"{os.getpid()} {os.getppid()}")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     re.match("(a+)+$", "a" * 60 + "b")  # years, in C, without releasing the interpreter's lock
-'''
+"""
 
 
 @pytest.fixture
@@ -195,7 +195,9 @@ def test_a_worker_that_ends_badly_is_an_event_and_the_others_go_on(
 
 
 def test_a_worker_on_a_device_is_reused_and_sees_only_its_device(toys: Path) -> None:
-    results = [e.result for e in ends(run("report", [{}] * 6, slots=2, devices=("3", "5"))).values()]
+    results = [
+        e.result for e in ends(run("report", [{}] * 6, slots=2, devices=("3", "5"))).values()
+    ]
 
     assert len({result["pid"] for result in results}) == 2
     assert {result["environment"]["CUDA_VISIBLE_DEVICES"] for result in results} == {"3", "5"}

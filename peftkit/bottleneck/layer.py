@@ -17,9 +17,9 @@ google-research/adapter-bert; Pfeiffer et al. 2020 (AdapterFusion, arXiv 2005.00
 Departures:
 - Houlsby also trains the LayerNorms: here only with `modules_to_save=["LayerNorm"]`. It starts both
   matrices near zero; here W_up starts at zero exactly, so that the start is the bare model.
-- Pfeiffer acts after the residual addition and the first LayerNorm of the MLP, and adds a residual
-  taken before that LayerNorm; here h is the output of the MLP's last projection, before both, as in
-  Houlsby.
+- Pfeiffer's adapter (`SeqBnConfig` of the adapters library) acts after the MLP's residual addition
+  and LayerNorm, adds the sum from before that LayerNorm, and applies the LayerNorm again. Here h is
+  the output of the MLP's last projection, before both, as in Houlsby.
 - Where the wrapped module is a projection, its backbone's dropout comes after the adapter (BERT,
   GPT-2, DistilBERT's MLP); in the papers' code before it. Equal at evaluation.
 - Parallel: on the MLP only. The prefix part that makes He et al.'s MAM adapter is not here.
@@ -49,7 +49,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": functional.silu,
     "tanh": torch.tanh,
 }
-
 
 CANNOT_MERGE = (
     "A bottleneck adapter cannot be merged: its non-linearity does not fold into a matrix. "

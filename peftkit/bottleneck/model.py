@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -14,6 +14,14 @@ from peftkit.errors import InvalidInput, Unsupported
 
 from .config import PLACES, BottleneckConfig
 from .layer import CANNOT_MERGE, BottleneckLayer
+
+
+class _Place(NamedTuple):
+    """The widths an adapter reads and writes, and the module that feeds it, if another."""
+
+    d_in: int
+    d_out: int
+    feed: nn.Module | None
 
 
 class BottleneckModel(Tuner):
@@ -29,29 +37,22 @@ class BottleneckModel(Tuner):
             if not isinstance(module, (nn.ModuleList, nn.ModuleDict))
             and next(module.parameters(), None) is not None
         }
+        names = list(modules)
         if peft_config.target_modules is None:
-            _set_default_places(peft_config, model, list(modules))
-        for name in match("target_modules", list(modules), peft_config, model, kind="module"):
-            self._geometry(name, peft_config, modules, model)
+            _set_default_places(peft_config, model, names)
+        targets = match("target_modules", names, peft_config, model, kind="module")
+        feeds = None
+        if peft_config.input_modules is not None:
+            feeds = match("input_modules", names, peft_config, model, kind="module")
+        self._places = {
+            target: _place(target, peft_config, modules, feeds, model) for target in targets
+        }
 
     def _add(self, layer: Any, adapter_name: str, config: Any, key: str) -> None:
-        modules = dict(bare_modules(self.model))
-        d_in, d_out, feed = self._geometry(key, config, modules, self.model)
-        layer.update_layer(adapter_name, config, d_in, d_out)
-        if feed is not None:
-            layer.feed_from(feed)
-
-    def _geometry(
-        self, key: str, config: BottleneckConfig, modules: dict[str, nn.Module], model: nn.Module
-    ) -> tuple[int, int, nn.Module | None]:
-        """Return the widths read and written at `key`, and the module that feeds it, if another."""
-        d_out = _width(key, modules[key], model, side="out")
-        if config.variant != "parallel":
-            return d_out, d_out, None
-        if config.input_modules is None:
-            return _width(key, modules[key], model, side="in"), d_out, None
-        feed = _nearest(key, match("input_modules", list(modules), config, model, kind="module"))
-        return _width(feed, modules[feed], model, side="in"), d_out, modules[feed]
+        place = self._places.pop(key)
+        layer.update_layer(adapter_name, config, place.d_in, place.d_out)
+        if place.feed is not None:
+            layer.feed_from(place.feed)
 
     def _check_merge_allowed(self) -> None:
         raise Unsupported(CANNOT_MERGE)
@@ -75,6 +76,21 @@ def _set_default_places(config: BottleneckConfig, model: nn.Module, names: list[
     config.target_modules, inputs = PLACES[model_type][config.variant]
     if config.input_modules is None:
         config.input_modules = inputs
+
+
+def _place(
+    target: str,
+    config: BottleneckConfig,
+    modules: dict[str, nn.Module],
+    feeds: list[str] | None,
+    model: nn.Module,
+) -> _Place:
+    d_out = _width(target, modules[target], model, side="out")
+    if config.variant != "parallel":
+        return _Place(d_out, d_out, None)
+    feed = target if feeds is None else _nearest(target, feeds)
+    d_in = _width(feed, modules[feed], model, side="in")
+    return _Place(d_in, d_out, None if feeds is None else modules[feed])
 
 
 def _width(name: str, module: nn.Module, model: nn.Module, *, side: str) -> int:

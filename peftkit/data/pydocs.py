@@ -2,10 +2,10 @@
 
 Example row of the task `pydocs/library`, which asks which of ten libraries a sentence documents:
 
-    text        "Compute the (Moore-Penrose) pseudo-inverse of a Hermitian matrix."
-    label       7
+    text        "Assign codes from a code book to observations."
+    label       6
     label_text  "scipy"
-    file        "scipy/linalg/_basic.py"
+    file        "scipy/cluster/vq.py"
 
 The source files of the installed libraries are read as text (see `_docstrings`), in parallel, about
 40 seconds of processor time; rows are chosen by the rules of `_pydocs_library`. Both results are

@@ -111,7 +111,7 @@ class Comparison:
                 display.message(
                     f"removed {cleaned} half-made files of a comparison that was killed"
                 )
-            if not machine.visible_devices():
+            if folder.num_records() < len(self.recipes()) and not machine.visible_devices():
                 start_server(preload=preload)  # it imports while this process reads the data
             display.message("reading data and weights")
             plan = self.plan(facts=facts or Inputs(display.preparing))

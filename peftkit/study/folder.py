@@ -29,6 +29,7 @@ SETTLED = ("done", "unsupported", "diverged")
 
 _HEX = "[0-9a-f]{16,64}"
 _KEY = re.compile(_HEX)
+_RECORD = re.compile(r"[^.].*\.json")
 _LEFTOVER_MODEL = re.compile(rf"\.{_HEX}\.(partial|trash)")
 _LEFTOVER_RECORD = re.compile(rf"\.{_HEX}\.json\..+")
 _LEFTOVER_FEATURES = re.compile(r"\..+\.npz")
@@ -106,11 +107,15 @@ class StudyFolder:
                 path.unlink(missing_ok=True)
         return len(leftovers)
 
+    def num_records(self) -> int:
+        """Return the number of record files, whatever is in them."""
+        return len(_matching(self.path / "records", _RECORD))
+
     def read(self) -> tuple[dict[str, Record], list[str]]:
         """Return the whole records by key, and one message for each file that is none."""
         records: dict[str, Record] = {}
         problems: list[str] = []
-        for path in _matching(self.path / "records", re.compile(r"[^.].*\.json")):
+        for path in _matching(self.path / "records", _RECORD):
             try:
                 record = Record.read(path)
             except (InvalidInput, OSError):

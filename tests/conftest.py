@@ -1,0 +1,194 @@
+"""Where every test starts: offline, one thread, three classes of toy text, tiny twins."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from peftkit.workbench import Workbench
+
+# Before anything imports torch: it reads them once.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+ROOT = Path(__file__).parents[1]
+LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
+
+# ---- the network
+
+_attempts: list[str] = []
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def _require_local(family: int, address: Any) -> None:
+    if family != socket.AF_UNIX and not str(address[0]).startswith(LOCAL):
+        _attempts.append(str(address))
+        raise NetworkBlockedError(f"a test tried to connect to {address}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _network_is_blocked() -> Iterator[None]:
+    """Nothing leaves this machine, name look-ups included."""
+    connect, connect_ex, look_up = (
+        socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo,
+    )  # fmt: skip
+
+    def blocked(real: Any) -> Any:
+        def guard(self: socket.socket, address: Any) -> Any:
+            _require_local(self.family, address)
+            return real(self, address)
+
+        return guard
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host:
+            host_name = host.decode() if isinstance(host, bytes) else host
+            _require_local(socket.AF_INET, (host_name,))
+        return look_up(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", blocked(connect))
+        patch.setattr(socket.socket, "connect_ex", blocked(connect_ex))
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nobody_tried_the_network(_network_is_blocked: None) -> Iterator[None]:
+    """An attempt fails the test even if the code under test swallowed the error."""
+    _attempts.clear()
+    yield
+    assert not _attempts, f"tried to connect to {', '.join(_attempts)}"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of files that several checkouts share."""
+    folder = Path(os.environ.get("PEFTKIT_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder {folder} (set PEFTKIT_SHARED)")
+    return folder
+
+
+# ---- toy text: the words of the tiny twins' tokenizer; each class has five of its own
+
+OWN_WORDS = {
+    "finance": ("pay", "bank", "money", "card", "transfer"),
+    "question": ("how", "why", "what", "where", "can"),
+    "table": ("row", "column", "matrix", "vector", "index"),
+}
+FILLERS = ("the", "a", "of", "to", "in", "is", "and", "for", "file", "name", "my", "new")
+
+
+def toy_rows(count: int, *, seed: int) -> list[tuple[str, str]]:
+    """Texts of 1 to 12 words, more than half of them the class's own; classes in turn."""
+    draw = random.Random(seed)
+    rows = []
+    for i in range(count):
+        label = list(OWN_WORDS)[i % len(OWN_WORDS)]
+        words = [draw.choice(OWN_WORDS[label])]
+        for _ in range(draw.randrange(12)):
+            words.append(draw.choice(OWN_WORDS[label] if draw.random() < 0.6 else FILLERS))
+        rows.append((" ".join(words), label))
+    return rows
+
+
+def _write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One file of 42 labelled texts; splits are carved from it."""
+    return _write_csv(tmp_path_factory.mktemp("toy") / "toy.csv", toy_rows(42, seed=3))
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 42 texts to train on, 12 and 18 to evaluate on."""
+    folder = tmp_path_factory.mktemp("toy-splits")
+    for seed, (split, count) in enumerate({"train": 42, "validation": 12, "test": 18}.items()):
+        _write_csv(folder / f"{split}.csv", toy_rows(count, seed=seed))
+    return folder
+
+
+# ---- recipes on tiny twins
+
+
+@pytest.fixture(scope="session")
+def libraries() -> None:
+    """Import what every run needs, once, and keep garbage collection away from it.
+
+    A meter collects garbage before each phase, which takes a third of a second a time as long as
+    it walks over all the modules of torch and transformers.
+    """
+    import gc
+
+    import peft  # noqa: F401
+    import torch
+    import transformers
+
+    import peftkit.train  # noqa: F401
+
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def make_bench(
+    libraries: None, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Workbench]:
+    """Return a function that puts a small recipe on a workbench.
+
+    Its arguments: the method (as a recipe takes it), the backbone (likewise), `seed`, `folder` for
+    checkpoints, `task` options, and any option of `training`. Defaults: two steps of four
+    examples in float32.
+    """
+    from peftkit.recipe import Recipe
+    from peftkit.workbench import Workbench
+
+    loaded: dict[str, Any] = {}
+
+    def make(
+        method: Any,
+        backbone: Any = "twin:bert",
+        *,
+        seed: int = 0,
+        folder: Path | None = None,
+        task: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> Workbench:
+        recipe = Recipe(
+            method=method,
+            task={"name": "text_classification", "data": str(toy_folder), **(task or {})},
+            backbone=backbone,
+            training={"steps": 2, "batch_size": 4, "precision": "float32", **training},
+            seed=seed,
+        )
+        key = repr(recipe.task)
+        if key not in loaded or recipe.task.size:
+            loaded[key] = recipe.task.load(seed=seed)
+        folder = folder or tmp_path_factory.mktemp("run")
+        return Workbench(recipe, loaded[key], folder)
+
+    return make

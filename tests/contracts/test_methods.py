@@ -1,0 +1,663 @@
+"""What every method promises, on every family of backbones that can carry it.
+
+The methods and families are whatever is found; a new one is tested without a line here, unless it
+has a closed form for its parameters (add it) or cannot exist on some family (say so below).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import peftkit
+from peftkit import parts
+from peftkit.backbones import families
+from peftkit.errors import InvalidInput, Unsupported
+from peftkit.methods import Method
+from peftkit.seeds import seeded
+from peftkit.train import batch_order
+
+pytestmark = pytest.mark.usefixtures("libraries")
+
+METHODS = parts.find("method")
+FAMILIES = tuple(families())
+# A method without `attach` trains no model: it works on features, or on words.
+ATTACHED = tuple(m for m in METHODS if parts.load("method", m).attach is not Method.attach)
+UNSUPPORTED = {("bitfit", "llama"): "has no bias to train"}
+STEPS, BATCH = 6, 4
+
+
+def pairs(methods: tuple[str, ...]) -> Any:
+    """Every method given on every family that can carry it, as parameters of a test."""
+    every = [(m, f) for m in methods for f in FAMILIES if (m, f) not in UNSUPPORTED]
+    return pytest.mark.parametrize(("method", "family"), every, ids=["-".join(p) for p in every])
+
+
+# ---- what is looked at
+
+
+@dataclasses.dataclass
+class Start:
+    """A method attached to a fresh backbone, and what there was before."""
+
+    bench: Any
+    model: Any
+    bare: dict[str, torch.nn.Parameter]  # the very parameters, by the names they had
+    bare_logits: torch.Tensor
+
+    def is_bare(self, parameter: torch.nn.Parameter) -> bool:
+        return any(parameter is own for own in self.bare.values())
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def is_head(self, name: str) -> bool:
+        return any(f".{part}." in f".{name}" for part in self.bench.backbone.layers.head)
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A method fitted, saved, and what was seen on the way."""
+
+    bench: Any
+    predictor: Any
+    folder: Path
+    before: dict[str, torch.Tensor]
+    logits: np.ndarray
+    embedded: list[list[list[int]]]  # token ids that reached the embedding while training
+    labels: list[list[int]]  # labels that reached the loss
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """What the method trained, wherever it keeps it."""
+        if hasattr(self.predictor, "model"):
+            named = self.predictor.model.named_parameters()
+            return {name: p.detach() for name, p in named if p.requires_grad}
+        return dict(self.predictor.layer.state_dict())
+
+
+@pytest.fixture(scope="session")
+def start(make_bench: Callable[..., Any]) -> Callable[..., Start]:
+    """Attach a method to a fresh twin, the surroundings' random state being anything."""
+
+    def attach(method: Any, family: str, **options: Any) -> Start:
+        bench = make_bench(method, f"twin:{family}", **options)
+        model = bench.backbone.model
+        bare, logits = dict(model.named_parameters()), logits_of(model, batch_of(bench))
+        _disturb_random_state()
+        return Start(bench, bench.attach(bench.recipe.method), bare, logits)
+
+    return attach
+
+
+@pytest.fixture(scope="session")
+def fitted(make_bench: Callable[..., Any]) -> Callable[..., Fitted]:
+    """Fit a method on a twin at a high learning rate; done once for equal arguments."""
+
+    @functools.cache
+    def fit(method: str, family: str, seed: int = 0, again: int = 0) -> Fitted:
+        options = {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
+        bench = make_bench(method, f"twin:{family}", seed=seed, **options)
+        embedded: list[list[list[int]]] = []
+        labels: list[list[int]] = []
+        before: dict[str, torch.Tensor] = {}
+        _record_labels(bench, labels)
+        if bench.recipe.method.needs_backbone:
+            _record_ids(bench.backbone.model, embedded)
+        _keep_start(bench, before)
+        _disturb_random_state()
+        predictor = bench.recipe.method.fit(bench)
+        predictor.save(bench.folder)
+        logits = predictor.outputs(bench.data.test)
+        return Fitted(bench, predictor, bench.folder, before, logits, embedded, labels)
+
+    return fit
+
+
+def _disturb_random_state() -> None:
+    """Nothing may depend on what was drawn before."""
+    arbitrary = random.SystemRandom().randrange(2**32)
+    torch.manual_seed(arbitrary)
+    np.random.seed(arbitrary)
+    random.seed(arbitrary)
+
+
+def _record_ids(model: Any, seen: list[list[list[int]]]) -> None:
+    def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if module.training:
+            seen.append(args[0].tolist())
+
+    model.get_input_embeddings().register_forward_pre_hook(hook)
+
+
+def _record_labels(bench: Any, seen: list[list[int]]) -> None:
+    loss = bench.recipe.task.loss
+
+    def recorded(logits: torch.Tensor, labels: torch.Tensor, data: Any) -> torch.Tensor:
+        seen.append(labels.tolist())
+        return loss(logits, labels, data)
+
+    object.__setattr__(bench.recipe.task, "loss", recorded)
+
+
+def _keep_start(bench: Any, state: dict[str, torch.Tensor]) -> None:
+    train = bench.train
+
+    def kept(model: Any, *args: Any) -> None:
+        state.update({name: p.detach().clone() for name, p in model.named_parameters()})
+        train(model, *args)
+
+    bench.train = kept
+
+
+def batch_of(bench: Any, count: int = 8) -> dict[str, torch.Tensor]:
+    """Some training examples, padded, with labels."""
+    return bench.collate(bench.encode(bench.data.train)[:count])
+
+
+def logits_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits in evaluation mode."""
+    model.eval()
+    with torch.inference_mode():
+        return model(**{k: v for k, v in batch.items() if k != "labels"}).logits.clone()
+
+
+def gradients(start: Start) -> dict[str, torch.Tensor]:
+    """Gradients of the loss for everything trainable, dropout off; zeros where there is none."""
+    start.model.eval()
+    batch = batch_of(start.bench)
+    labels = batch.pop("labels")
+    loss = torch.nn.functional.cross_entropy(start.model(**batch).logits, labels)
+    named = start.trainable()
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(p) if g is None else g
+        for (name, p), g in zip(named.items(), found, strict=True)
+    }
+
+
+def perturb(start: Start, std: float = 0.3) -> None:
+    """Move everything trainable away from where it starts, the same way each time."""
+    with torch.no_grad(), seeded(0, "perturbation"):
+        for parameter in start.trainable().values():
+            parameter.add_(torch.randn_like(parameter), alpha=std)
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    """Whether two sets of logits agree, in units of the largest."""
+    return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
+
+
+def is_key_bias(name: str) -> bool:
+    """A shift of all keys changes no attention weight, so its gradient is zero but for rounding."""
+    return re.search(r"\.(key|k_lin)(\.base_layer)?\.bias|\.(key|k_lin)\.bitfit_bias", name) is not None
+
+
+# ---- what there is
+
+
+def test_the_known_methods_and_families_are_among_those_found() -> None:
+    assert len(METHODS) >= 9
+    assert {"bitfit", "bottleneck", "full", "linear_probe", "lora", "none"} < set(METHODS)
+    assert {"prompt_tuning", "scratch", "tfidf"} < set(METHODS)
+    assert {"bitfit", "bottleneck", "full", "lora", "prompt_tuning", "scratch"} <= set(ATTACHED)
+    assert len(FAMILIES) >= 5
+    assert {"bert", "distilbert", "gpt2", "llama", "roberta"} <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(("method", "family"), UNSUPPORTED, ids=map("-".join, UNSUPPORTED))
+def test_a_pair_that_cannot_exist_says_why(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]):
+        start(method, family)
+
+
+# ---- the start
+
+
+@pairs(ATTACHED)
+def test_starts_as_the_bare_model_exactly_if_it_says_so(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    logits = logits_of(begun.model, batch_of(begun.bench))
+
+    if begun.bench.recipe.method.identity_at_start:
+        assert close(logits, begun.bare_logits, 1e-6)
+    else:
+        assert not close(logits, begun.bare_logits, 1e-2)
+
+
+@pairs(ATTACHED)
+def test_only_what_the_method_adds_and_the_head_train(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    named = dict(begun.model.named_parameters())
+    if begun.bench.recipe.method.rung in ("full", "retrain"):
+        declared = set(begun.bare)
+    else:  # a head is trained as a copy, so what is trained is what is new
+        declared = {name for name, p in named.items() if not begun.is_bare(p)}
+
+    assert set(begun.trainable()) == declared
+    assert len(named) > len(declared) or set(named) == set(begun.bare)
+    assert {n for n in declared if begun.is_head(n)}
+    assert {n for n in declared if not begun.is_head(n)}
+
+
+@pairs(ATTACHED)
+def test_trains_as_many_parameters_as_its_closed_form_says(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    counted = begun.bench.parameters(begun.model)
+
+    assert HEADS[family] == counted.head
+    assert sum(p.numel() for p in begun.trainable().values()) == counted.head + counted.method
+    if method in CLOSED_FORMS:
+        assert CLOSED_FORMS[method](family, begun.bare) == counted.method
+
+
+# Twins: width 32, 2 blocks, inner width 64 (GPT-2: 128), keys and values of Llama 16 wide.
+D, L, RANK, M, PROMPT = 32, 2, 8, 32 // 16, 10
+_BERT_SHAPES = 4 * [(D, D)] + [(D, 64), (64, D)]
+SHAPES = {
+    "bert": _BERT_SHAPES,
+    "roberta": _BERT_SHAPES,
+    "distilbert": _BERT_SHAPES,
+    "gpt2": [(D, 3 * D), (D, D), (D, 128), (128, D)],
+    "llama": [(D, D), (D, 16), (D, 16), (D, D), (D, 64), (D, 64), (64, D)],
+}
+_BERT_BIASES = D + L * (4 * D + D + 64 + D + D)  # embeddings; q k v o, norm, up, down, norm
+BIASES = {
+    "bert": _BERT_BIASES + D,  # and the pooler's
+    "roberta": _BERT_BIASES,
+    "distilbert": _BERT_BIASES,
+    "gpt2": L * (D + 3 * D + D + D + 128 + D) + D,
+}
+HEADS = {
+    "bert": D * 3 + 3,
+    "roberta": D * D + D + D * 3 + 3,
+    "distilbert": D * D + D + D * 3 + 3,
+    "gpt2": D * 3,
+    "llama": D * 3,
+}
+
+
+def _everything_but_the_head(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
+    return sum(p.numel() for p in bare.values()) - HEADS[family]
+
+
+CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
+    "lora": lambda family, _: L * sum(RANK * (d_in + d_out) for d_in, d_out in SHAPES[family]),
+    "bottleneck": lambda *_: 2 * L * (2 * D * M + M + D),
+    "prompt_tuning": lambda *_: PROMPT * D,
+    "bitfit": lambda family, _: BIASES[family],
+    "full": _everything_but_the_head,
+    "scratch": _everything_but_the_head,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_starts_from_the_same_head(
+    start: Callable[..., Start], family: str
+) -> None:
+    heads = {}
+    for method in ATTACHED:
+        if (method, family) in UNSUPPORTED:
+            continue
+        begun = start(method, family)
+        trained = begun.trainable().items()
+        heads[method] = {
+            re.sub(r"^.*(?=(pre_)?classifier|score)|modules_to_save\.default\.", "", name): p
+            for name, p in trained
+            if begun.is_head(name)
+        }
+    first = heads.pop("scratch")
+
+    assert all(float(p.abs().max()) > 0 for name, p in first.items() if "weight" in name)
+    for method, head in heads.items():
+        assert set(head) == set(first), method
+        assert all(torch.equal(head[name], first[name]) for name in first), method
+
+
+def test_scratch_forgets_everything_but_the_head(start: Callable[..., Start]) -> None:
+    """Else it would measure nothing: every weight matrix of the backbone is redrawn."""
+    pretrained, random_weights = start("full", "bert"), start("scratch", "bert")
+    for name, parameter in pretrained.bare.items():
+        if parameter.ndim > 1 and not pretrained.is_head(name):
+            assert not torch.equal(parameter, random_weights.bare[name]), name
+
+
+# ---- gradients
+
+
+@pairs(ATTACHED)
+def test_learning_can_start(start: Callable[..., Start], method: str, family: str) -> None:
+    """At least one tensor at each place has a gradient: LoRA's A has none while B is zero."""
+    begun = start(method, family)
+    places: dict[str, bool] = {}
+    for name, gradient in gradients(begun).items():
+        if begun.is_head(name) or is_key_bias(name):
+            continue
+        place = re.split(r"\.default\b", name)[0].rpartition(".")[0]
+        places[place] = places.get(place, False) or bool(gradient.abs().max() > 1e-8)
+
+    assert places
+    assert [place for place, learns in places.items() if not learns] == []
+
+
+@pairs(ATTACHED)
+def test_gradient_reaches_every_trained_tensor_once_perturbed(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    perturb(begun, 0.05 if begun.bench.recipe.method.rung in ("full", "retrain") else 0.3)
+    silent = [n for n, g in gradients(begun).items() if not g.abs().max() > 1e-9]
+
+    assert [name for name in silent if not is_key_bias(name)] == []
+
+
+# ---- training
+
+
+@pairs(ATTACHED)
+def test_training_moves_what_is_declared_and_nothing_else(
+    fitted: Callable[..., Fitted], method: str, family: str
+) -> None:
+    done = fitted(method, family)
+    trained = done.trained()
+    for name, parameter in done.predictor.model.named_parameters():
+        if name not in trained:
+            assert torch.equal(parameter, done.before[name]), f"{name} is frozen, but moved"
+        elif not is_key_bias(name):
+            assert not torch.equal(parameter, done.before[name]), f"{name} never moved"
+    assert sum(t.numel() for t in trained.values()) == (
+        done.predictor.parameters.method + done.predictor.parameters.head
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_sees_the_same_batches(
+    fitted: Callable[..., Fitted], family: str
+) -> None:
+    done = {m: fitted(m, family) for m in METHODS if (m, family) not in UNSUPPORTED}
+    bench = done["full"].bench
+    examples = bench.encode(bench.data.train)
+    order = batch_order(
+        [len(e["input_ids"]) for e in examples],
+        num_batches=STEPS, batch_size=BATCH, order="length", seed=0,
+    )  # fmt: skip
+    batches = [[examples[i] for i in order[s : s + BATCH]] for s in range(0, len(order), BATCH)]
+    labels = [[e["labels"] for e in batch] for batch in batches]
+    padded = [bench.collate(batch)["input_ids"].tolist() for batch in batches]
+
+    compared = 0
+    for method, fit in done.items():
+        if fit.labels:
+            assert fit.labels == labels, method
+        if method in ATTACHED:
+            assert fit.embedded == padded, method
+            compared += 1
+    assert compared == len([m for m in ATTACHED if (m, family) not in UNSUPPORTED])
+    assert done["linear_probe"].labels
+
+
+GRADIENT_TRAINED = tuple(m for m in METHODS if parts.load("method", m).learning_rate is not None)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("method", GRADIENT_TRAINED)
+def test_the_seed_alone_decides(
+    fitted: Callable[..., Fitted], method: str, family: str
+) -> None:
+    """Dropout is on in the twins, and the surroundings' random state differs each time."""
+    first, again, other = (
+        fitted(method, family), fitted(method, family, again=1), fitted(method, family, seed=1),
+    )  # fmt: skip
+    trained = first.trained()
+
+    assert set(again.trained()) == set(trained)
+    for name, tensor in again.trained().items():
+        assert torch.equal(tensor, trained[name]), name
+    np.testing.assert_array_equal(again.logits, first.logits)
+    assert first.labels != other.labels
+    same = [n for n, t in other.trained().items() if torch.equal(t, trained[n])]
+    assert [name for name in same if not is_key_bias(name)] == []
+
+
+# ---- saving
+
+
+@pairs(METHODS)
+def test_a_saved_adapter_predicts_bit_equal_in_the_same_process(
+    fitted: Callable[..., Fitted], make_bench: Callable[..., Any], method: str, family: str
+) -> None:
+    done = fitted(method, family)
+    bench = make_bench(method, f"twin:{family}", seed=7)  # the head is the saved one, not the seed's
+    again = bench.recipe.method.reload(bench, done.folder)
+
+    np.testing.assert_array_equal(again.outputs(bench.data.test), done.logits)
+    assert np.unique(done.logits.round(4), axis=0).shape[0] > len(done.logits) // 2
+    if method != "tfidf":
+        assert again.parameters.head == done.predictor.parameters.head or method in ATTACHED
+
+
+RELOAD = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from peftkit.recipe import Recipe
+from peftkit.workbench import Workbench
+
+for method, family, folder, data in json.load(sys.stdin):
+    recipe = Recipe(
+        method=method, backbone=f"twin:{family}", seed=5,
+        task={"name": "text_classification", "data": data},
+        training={"precision": "float32"},
+    )
+    bench = Workbench(recipe, recipe.task.load(seed=0), Path(folder))
+    again = recipe.method.reload(bench, Path(folder))
+    np.save(Path(folder) / "again.npy", again.outputs(bench.data.test))
+"""
+
+
+def test_a_saved_adapter_predicts_bit_equal_in_a_new_process(
+    fitted: Callable[..., Fitted], toy_folder: Path
+) -> None:
+    """One process for all: it takes seconds to start."""
+    done = {(m, "bert"): fitted(m, "bert") for m in METHODS}
+    done |= {(m, "gpt2"): fitted(m, "gpt2") for m in ("lora", "prompt_tuning")}
+    order = [(*pair, str(fit.folder), str(toy_folder)) for pair, fit in done.items()]
+    root = str(Path(peftkit.__file__ or "").parents[1])
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RELOAD],
+        input=json.dumps(order), text=True, check=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    for pair, fit in done.items():
+        assert np.array_equal(np.load(fit.folder / "again.npy"), fit.logits), pair
+
+
+@pytest.mark.parametrize(
+    ("method", "family"), [("lora", "bert"), ("lora", "gpt2"), ("prompt_tuning", "bert")]
+)
+def test_stock_peft_loads_the_adapter(
+    fitted: Callable[..., Fitted], method: str, family: str
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    done = fitted(method, family)
+    stock = AutoModelForSequenceClassification.from_pretrained(
+        done.bench.backbone.location.folder, num_labels=3
+    )
+    tokenizer = AutoTokenizer.from_pretrained(done.folder)
+    stock.config.pad_token_id = tokenizer.pad_token_id
+    model = PeftModel.from_pretrained(stock, str(done.folder))
+    batch = batch_of(done.bench)
+    texts = list(done.bench.data.train["text"])[:8]
+
+    assert tokenizer(texts)["input_ids"] == [
+        ids[: sum(mask)]
+        for ids, mask in zip(
+            batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
+        )
+    ]
+    assert close(logits_of(model, batch), logits_of(done.predictor.model, batch), 1e-6)
+
+
+def test_stock_transformers_loads_a_fully_trained_model(fitted: Callable[..., Fitted]) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    done = fitted("full", "bert")
+    stock = AutoModelForSequenceClassification.from_pretrained(done.folder)
+    batch = batch_of(done.bench)
+
+    assert list(stock.config.id2label.values()) == done.bench.data.labels
+    assert close(logits_of(stock, batch), logits_of(done.predictor.model, batch), 1e-6)
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "bottleneck", "prompt_tuning"])
+def test_an_adapter_on_a_bfloat16_base_survives_saving(
+    make_bench: Callable[..., Any], method: str
+) -> None:
+    """What is trained is float32 and stays so, the head included."""
+    base = {"name": "twin:bert", "dtype": "bfloat16"}
+    bench = make_bench(method, base, precision="bfloat16", learning_rate=0.02)
+    predictor = bench.recipe.method.fit(bench)
+    predictor.save(bench.folder)
+    again = make_bench(method, base, precision="bfloat16", seed=3)
+    reloaded = again.recipe.method.reload(again, bench.folder)
+
+    dtypes = {p.dtype for p in predictor.model.parameters() if p.requires_grad}
+    assert dtypes == {torch.float32}
+    np.testing.assert_array_equal(
+        reloaded.outputs(bench.data.test), predictor.outputs(bench.data.test)
+    )
+
+
+# ---- what a model computes
+
+
+@pairs(ATTACHED)
+def test_padding_changes_no_prediction(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    perturb(begun, 0.05 if begun.bench.recipe.method.rung in ("full", "retrain") else 0.3)
+    examples = begun.bench.encode(begun.bench.data.train)
+    lengths = [len(e["input_ids"]) for e in examples]
+    short, long = (examples[i] for i in (int(np.argmin(lengths)), int(np.argmax(lengths))))
+    together = logits_of(begun.model, begun.bench.collate([short, long]))
+
+    assert max(lengths) > 2 * min(lengths)
+    for row, example in enumerate((short, long)):
+        alone = logits_of(begun.model, begun.bench.collate([example]))
+        assert close(together[row : row + 1], alone)
+
+
+@pairs(ATTACHED)
+def test_the_adapter_taken_away_is_the_bare_model_again(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    if not hasattr(begun.model, "disable_adapter"):
+        pytest.skip("the backbone itself is trained")
+    if begun.model.active_peft_config.is_prompt_learning:
+        pytest.skip("PEFT cannot disable prompts on encoders (TRAPS): the base is measured instead")
+    perturb(begun)
+    batch = batch_of(begun.bench)
+    moved = logits_of(begun.model, batch)
+    with begun.model.disable_adapter():
+        bare = logits_of(begun.model, batch)
+
+    assert not close(moved, begun.bare_logits, 1e-2)
+    assert torch.equal(bare, begun.bare_logits)
+
+
+@pairs(ATTACHED)
+def test_merging_keeps_names_and_outputs_or_is_refused(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    begun = start(method, family)
+    if begun.bench.recipe.method.rung in ("full", "retrain"):
+        pytest.skip("nothing to merge: the backbone itself is trained")
+    names = set(copy.deepcopy(begun.bench.backbone.model).state_dict())
+    if not begun.bench.recipe.method.mergeable:
+        with pytest.raises((Unsupported, AttributeError)):
+            begun.model.merge_and_unload()
+        return
+    with torch.no_grad(), seeded(0, "biases"):  # a bias forgotten in merging would not be seen
+        for name, parameter in begun.model.named_parameters():
+            if name.endswith("bias") and not begun.is_head(name):
+                parameter.normal_(std=0.5)
+    perturb(begun)
+    batch = batch_of(begun.bench)
+    adapted = logits_of(begun.model, batch)
+    merged = begun.model.merge_and_unload()
+
+    assert names != set(begun.bare)
+    assert {name for name, _ in merged.named_parameters()} == set(begun.bare)
+    assert not close(adapted, begun.bare_logits, 0.1)
+    assert close(logits_of(merged, batch), adapted, 1e-4)
+
+
+# ---- requests that cannot be honoured
+
+TARGETED = tuple(
+    m
+    for m in METHODS
+    if "targets" in {f.name for f in dataclasses.fields(parts.load("method", m))}
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", TARGETED)
+def test_targets_that_match_nothing_are_refused_naming_the_candidates(
+    start: Callable[..., Start], method: str, family: str
+) -> None:
+    assert "lora" in TARGETED
+    candidates = {part.rpartition(".")[2] for ends in families()[family].roles.values()
+                  for part in ends}  # fmt: skip
+    for wrong in ("q_prj", "classifier", "score", "embeddings"):
+        with pytest.raises(InvalidInput, match=repr(wrong)) as caught:
+            start({"name": method, "targets": ["query", wrong]}, family)
+        for name in (*candidates, "attention_output", "all"):
+            assert name in str(caught.value)
+
+
+@contextmanager
+def _fresh_prompts(count: int) -> Iterator[dict[str, Any]]:
+    yield {"name": "prompt_tuning", "num_tokens": count}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_shortens_the_text_by_as_much_as_it_needs(
+    start: Callable[..., Start], family: str
+) -> None:
+    """Positions end at 128: a text as long as that is cut, and 121 virtual tokens are refused."""
+    begun = start({"name": "prompt_tuning", "num_tokens": 20}, family, task={"max_length": 400})
+    rows = begun.bench.data.train.select([0]).map(lambda row: {"text": "pay bank " * 200})
+    examples = begun.bench.encode(rows)
+
+    assert {128 - 20} == {len(e["input_ids"]) for e in examples}
+    assert torch.isfinite(logits_of(begun.model, begun.bench.collate(examples))).all()
+    with pytest.raises(InvalidInput, match="num-tokens"):
+        crowded = start({"name": "prompt_tuning", "num_tokens": 125}, family)
+        crowded.bench.encode(rows)
