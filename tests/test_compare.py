@@ -29,6 +29,8 @@ from peftkit.study.timings import Timings
 
 REPOSITORY = Path(peftkit.__file__).parents[1]
 PATIENCE = 60.0  # seconds that a promise may take on a machine that does other things too
+# What reading a recipe imports, so that not every worker does.
+PRELOAD = ("pydantic", "peftkit.tasks.text_classification", "peftkit.methods.lora")
 FACTS = {
     "data": {"source": "toy", "fingerprint": "d" * 8, "num_train": 1000},
     "backbone": {"name": "toy", "fingerprint": "w" * 8, "total_parameters": 1000},
@@ -118,7 +120,7 @@ def comparison(out: Path, methods: Sequence[str] = ("none", "lora"), **settings:
 
 def carry_out(comparison: Comparison, **options: Any) -> list[Record]:
     options = {"facts": lambda recipe: FACTS, "quiet": True, **options}
-    return comparison.run(function="toy_study:cell", preload=(), **options)
+    return comparison.run(function="toy_study:cell", preload=PRELOAD, **options)
 
 
 def runs(toys: Path) -> list[str]:

@@ -632,9 +632,16 @@ def test_labels_of_the_picture_do_not_overlap_and_stay_inside(num_methods: int) 
         assert len(boxes) >= num_methods
         for one, other in itertools.combinations(boxes, 2):
             assert not one.overlaps(other)
+        marks = [axes.transData.transform(line.get_xydata()[0]) for line in markers(axes)]
         for box in boxes:
+            assert not any(box.contains(*mark) for mark in marks)
             assert box.x0 >= 0
             assert box.x1 <= figure.bbox.x1
+
+
+def markers(axes: Any) -> list[Any]:
+    """The points of a panel."""
+    return [line for line in axes.lines if line.get_marker() != "None"]
 
 
 def labels(axes: Any) -> list[Any]:
@@ -651,14 +658,7 @@ def labels(axes: Any) -> list[Any]:
 def test_a_method_has_one_colour_in_all_panels_and_each_has_its_own_look() -> None:
     names = ("none", "lora", "bitfit", "full")
     figure = frontier(summarise(make_study(names=names) + make_study(0.3, names[2:])))
-    looks = [
-        {
-            (line.get_color(), line.get_marker())
-            for line in axes.lines
-            if line.get_marker() != "None"
-        }
-        for axes in figure.axes
-    ]
+    looks = [{(m.get_color(), m.get_marker()) for m in markers(axes)} for axes in figure.axes]
 
     assert [len(look) for look in looks] == [3, 3, 2, 2]
     assert looks[0] == looks[1]

@@ -1,4 +1,4 @@
-"""Workers: every cell ends in one event, whatever becomes of its process, and none is left behind."""
+"""Workers: every cell ends in one event, whatever becomes of its process; none is left behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ from pathlib import Path
 def report(payload, progress):
     for step in range(1, 4):
         progress(step, 3, "training")
-    print("said on stdout"); os.system("echo said by a child"); print("said on stderr", file=sys.stderr)
+    print("said on stdout")
+    print("said on stderr", file=sys.stderr)
+    os.system("echo said by a child")
     loaded = [name for name in payload.get("modules", []) if name in sys.modules]
     threads = sys.modules["torch"].get_num_threads() if "torch" in loaded else None
     names = [Path(f"/proc/{os.getppid()}/task/{t}/comm").read_text().strip()

@@ -41,12 +41,16 @@ class LoRA(Method):
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         from peft import LoraConfig
+        from transformers.pytorch_utils import Conv1D
 
         alpha = int(self.alpha) if float(self.alpha).is_integer() else self.alpha
+        targets = resolve_targets(backbone, self.targets)
+        transposed = {isinstance(backbone.model.get_submodule(n), Conv1D) for n in targets}
         config = LoraConfig(
             r=self.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=self.dropout,
-            target_modules=resolve_targets(backbone, self.targets),
+            target_modules=targets,
+            fan_in_fan_out=transposed == {True},  # GPT-2 keeps its weights as (in, out)
         )
         return wrap(backbone, config)

@@ -129,7 +129,7 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
     fewest = min(num_seeds, num_items) - 1 if num_seeds > 1 else num_items - 1
     return Estimate(
         mean=float(crossed.mean()),
-        standard_error=max(math.sqrt(scaled / (num_seeds * num_items)), 0.0),
+        standard_error=max(math.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2)),
         df=max(df, float(fewest)),
         num_seeds=num_seeds,
         num_items=num_items,
