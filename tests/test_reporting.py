@@ -28,6 +28,7 @@ from peftkit.reporting import Report, report
 from peftkit.reporting import quantities as q
 from peftkit.reporting.labels import label_records, rung_of
 from peftkit.reporting.panel import Panel, Point, Scale, frontier_steps
+from peftkit.reporting.placement import around, place
 from peftkit.reporting.plots import frontier
 from peftkit.reporting.summary import Table, summarise
 from peftkit.reporting.tables import to_csv, to_markdown
@@ -316,6 +317,13 @@ def test_best_and_ties_are_marked() -> None:
     marks = {r.method: (r.best, r.ties_with_best) for r in summarise(records)[0].rows}
 
     assert marks == {"full": (True, True), "lora": (False, True), "bitfit": (False, False)}
+
+
+def test_ties_are_not_told_from_two_seeds() -> None:
+    tables = summarise(small_study())
+
+    assert [row.ties_with_best for row in tables[0].rows] == [row.best for row in tables[0].rows]
+    assert "ties are marked from 3 seeds on" in " ".join(printed(tables).split())
 
 
 def test_metrics_that_contradict_their_predictions_are_reported() -> None:
@@ -653,6 +661,17 @@ def labels(axes: Any) -> list[Any]:
         text.arrow_patch = None
         text.arrowprops = None
     return found
+
+
+def test_names_beside_points_are_nearer_to_their_own_point_than_to_any_other() -> None:
+    anchors = [(100.0, 100.0), (104.0, 101.0)]
+    options = [around(anchor, (40.0, 12.0), gap=8.0, radii=[15.0, 30.0]) for anchor in anchors]
+    none = np.zeros((0, 4))
+    chosen = place(options, none, none, (0.0, 0.0, 300.0, 200.0))
+
+    assert all(
+        np.isfinite(each.leaders[at]).all() for each, at in zip(options, chosen, strict=True)
+    )
 
 
 def test_a_method_has_one_colour_in_all_panels_and_each_has_its_own_look() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from peftkit.record import Record
 from peftkit.reporting.quantities import PLUS_MINUS
-from peftkit.reporting.summary import Row, Table
+from peftkit.reporting.summary import FEWEST_FOR_TIES, Row, Table
 from peftkit.study.statistics import LEVEL
 
 _SHOWN_VERSIONS = ("peftkit", "python", "torch", "transformers", "peft")
@@ -64,13 +64,17 @@ def reading(table: Table) -> str:
         text += "seeds only"
     else:
         text += both + ("; over test items only where there is 1 seed" if items in sources else "")
+    if max((row.quality.num_seeds for row in table.rows if row.quality), default=0) == 2:
+        text += ". With 2 seeds it can be several times wider than with 3"
     unit = "points" if table.metric.is_share else table.metric.name
     if any(row.versus_full for row in table.rows):
         text += f". vs full: paired difference in {unit}, same seeds and test items"
     if any(row.ties_with_best and not row.best for row in table.rows):
         text += f". * best of its size, or not told apart from it at {level} (paired)"
     elif any(row.best for row in table.rows):
-        text += ". * best of its size"
+        text += ". * best mean of its size"
+        if len(table.seeds) < FEWEST_FOR_TIES:
+            text += f"; ties are marked from {FEWEST_FOR_TIES} seeds on"
     return text + "."
 
 

@@ -171,6 +171,13 @@ def _panels(table: Table, styles: dict[str, Style]) -> list[Panel | None]:
     return panels
 
 
+def _has_frontier(table: Table) -> bool:
+    """Whether some adapted backbone beats all that is not."""
+    rows = [row for row in _largest(table) if row.quality]
+    best = max(rows, key=lambda r: table.metric.direction * (r.quality.mean if r.quality else 0))
+    return _is_shown(best)
+
+
 def _tick(write: Callable[[float], str]) -> Callable[[float], str]:
     """How to write a round number: 10k, not 10.0k."""
     return lambda value: re.sub(r"\.0+(?=\D|$)", "", write(value))
@@ -255,7 +262,10 @@ def _caption(table: Table) -> str:
         fewer = [f"{row.method}: {len(row.done)}" for row in shown if len(row.done) < num_seeds]
         text = f"Points: mean over {num_seeds} seeds" + (f" ({', '.join(fewer)})" if fewer else "")
         text += ", bars from the lowest to the highest. "
-    text += "Thin line: the best mean within that cost. "
+    if _has_frontier(table):
+        text += "Thin line: the best mean within that cost. "
+    else:
+        text += "No adapted backbone beats the best dashed line. "
     if any(row.quality and not _is_shown(row) for row in _largest(table)):
         text += "Dashed: without adapting the backbone. "
     absent = [f"{r.method} ({notes.status_words(r)})" for r in _largest(table) if not r.quality]

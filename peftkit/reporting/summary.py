@@ -32,6 +32,7 @@ from peftkit.reporting.pairing import (
 from peftkit.study.statistics import Estimate
 
 FULL = "full"
+FEWEST_FOR_TIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class Row:
         quality: The metric on the test split; None where no run ended well.
         versus_full: Paired difference to full fine-tuning; None for full itself or without it.
         best: Whether its mean is the best of its size.
-        ties_with_best: Whether it is, or its paired difference to the best does not exclude zero.
+        ties_with_best: Whether it is, or its paired difference to the best does not exclude zero,
+            from three common seeds on: with fewer almost nothing excludes it.
     """
 
     method: str
@@ -233,11 +235,12 @@ def _compared(rows: list[Row], metric: Metric) -> list[Row]:
         best = max(peers, key=lambda p: metric.direction * (p.quality.mean if p.quality else 0))
         to_full = None if full is row else estimate_difference(row.done, full.done, metric)
         to_best = None if best is row else estimate_difference(row.done, best.done, metric)
-        is_tie = to_best and to_best.sources != "nothing" and not to_best.excludes_zero()
+        can_tell = to_best is not None and to_best.num_seeds >= FEWEST_FOR_TIES
+        is_tie = can_tell and to_best is not None and not to_best.excludes_zero()
         is_best = best is row and len(peers) > 1
         out.append(
             dataclasses.replace(
-                row, versus_full=to_full, best=is_best, ties_with_best=is_best or bool(is_tie)
+                row, versus_full=to_full, best=is_best, ties_with_best=is_best or is_tie
             )
         )
     return out
