@@ -25,7 +25,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit doctor                                   what will be used on this machine
   peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
-  peftkit report DIR                               the table again; writes table.md, table.csv, plots
+  peftkit report DIR                               the table again; table.md, table.csv and plots
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
 

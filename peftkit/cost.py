@@ -23,7 +23,7 @@ import gc
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from peftkit.predictors import Predictor
     from peftkit.workbench import Workbench
 
-SAMPLE = 64  # examples in the timed sample
-REPEATS = 5
+SAMPLE = 32  # examples in the timed sample
+REPEATS = 3
 
 
 @dataclass
@@ -114,10 +114,8 @@ def _reset_peak() -> None:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM := VmRSS
-    except OSError:
-        pass
 
 
 def _cuda_reserved() -> int | None:

@@ -6,7 +6,7 @@
     |   |-- BackboneNotFound           no weights where the recipe says they are
     |   |-- WrongBackbone              an adapter meets a backbone it was not trained on
     |   `-- FolderBusy                 another comparison writes into the folder
-    |-- Unsupported                    a pair (method, backbone or task) that cannot exist: a row says so
+    |-- Unsupported                    method, backbone and task do not go together: a row says so
     `-- Diverged                       training left the finite numbers: a row says so
 
 A message has four parts: what is wrong, what was received, what is allowed, what to do next.

@@ -1,4 +1,4 @@
-"""What a fitted method is from then on: something that answers rows, saves itself, counts itself."""
+"""What a fitted method is: something that answers rows, saves itself and counts itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Parameters:
 class Predictor(Protocol):
     """A fitted method."""
 
-    parameters: Parameters
+    @property
+    def parameters(self) -> Parameters:
+        """What was trained."""
 
     def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
         """Logits `(rows, classes)`, float32, in the order of `rows`."""

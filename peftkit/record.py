@@ -1,7 +1,7 @@
 """What one run of a recipe yielded, and the folder of such records.
 
-A record is enough to check us: the recipe, quality per item, costs per phase, versions, fingerprints
-of data and weights. One JSON file a record, written whole or not at all.
+A record is enough to check us: the recipe, quality per item, costs per phase, versions, and
+fingerprints of data and weights. One JSON file a record, written whole or not at all.
 """
 
 from __future__ import annotations

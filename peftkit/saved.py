@@ -15,8 +15,6 @@ from peftkit.tasks import TaskData
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
 

@@ -24,9 +24,6 @@ class Backbone:
     """Branch, tag or commit on the hub; none: the hub's main branch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the frozen weights in memory."""
-    pooling: Literal["auto", "model", "mean"] = "auto"
-    """What a classification head reads: as transformers does for this model (first or last token),
-    the mean over all tokens, or auto: what the backbone's own files declare, else model."""
     pooling: Literal["auto", "model", "first", "last", "mean"] = "auto"
     """What a classification head reads of the last hidden states: the first or last token, the mean
     over tokens, or what its model class does; auto: the mean if the backbone was trained as a

@@ -27,7 +27,8 @@ def shrink(recipe: Recipe) -> Recipe:
         recipe.training, steps=STEPS, epochs=None, evaluate_every=None, keep_best=False,
         patience=None, save_every=None,
     )  # fmt: skip
-    small = recipe.override({"task.size": min(recipe.task.size or SIZE, SIZE), "task.max_length": 32})
+    size = min(recipe.task.size or SIZE, SIZE)
+    small = recipe.override({"task.size": size, "task.max_length": 32})
     return Recipe(
         backbone=dataclasses.replace(recipe.backbone, name=f"twin:{name}", revision=None),
         method=recipe.method,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from peftkit.device import device, resolve_precision
 from peftkit.errors import Diverged, InvalidInput
+from peftkit.record import write_atomically
 from peftkit.seeds import derive
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 LOG_POINTS = 25
 POOL_BATCHES = 50  # batches that are sorted by length together
+MARKS = "best.json"  # written last into a checkpoint
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -123,7 +125,8 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         learning_rate: Peak learning rate.
 
     Raises:
-        Diverged: The loss is no finite number, or ends above three times its start.
+        Diverged: The loss or a weight is no finite number, or the loss ends above three times its
+            start.
         InvalidInput: Nothing requires a gradient.
     """
     if not any(p.requires_grad for p in model.parameters()):
@@ -152,12 +155,14 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     trainer.order, trainer.loss = order, schedule.loss
     trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
     checkpoint = None
-    if training.save_every and schedule.folder and schedule.folder.is_dir():
-        checkpoint = get_last_checkpoint(str(schedule.folder))
+    if training.save_every and schedule.folder:
+        checkpoint = _last_whole_checkpoint(schedule.folder)
         if checkpoint:
-            watch.resume(Path(checkpoint))
-    trainer.train(resume_from_checkpoint=checkpoint)
+            watch.resume(checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     watch.return_to_best(model)
+    if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+        raise Diverged("a trained weight is no finite number: lower --training.learning-rate")
     model.eval()
     steps = trainer.state.global_step
     seen = order[: steps * training.batch_size * training.gradient_accumulation]
@@ -170,6 +175,12 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         history=history,
         best_step=watch.best_step if training.keep_best else None,
     )
+
+
+def _last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the latest checkpoint that was written to its end, `MARKS` being the last of it."""
+    whole = [marks.parent for marks in folder.glob(f"checkpoint-*/{MARKS}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _point(entry: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +219,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps" if training.save_every else "no",
         save_steps=training.save_every or 500,
-        save_total_limit=1,
+        save_total_limit=None,  # `_Watch.on_save` deletes older ones, once the new one is whole
         eval_strategy="no",
         report_to=[],
         remove_unused_columns=False,
@@ -296,14 +307,17 @@ class _Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep what was best so far beside the checkpoint, so that a resumed run knows it."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        marks = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
-        (folder / "best.json").write_text(json.dumps(marks), encoding="utf-8")
         if self.best_state:
             save_file(self.best_state, folder / "best.safetensors")
+        marks = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        write_atomically(folder / MARKS, json.dumps(marks))
+        for other in folder.parent.glob("checkpoint-*"):
+            if other != folder:
+                shutil.rmtree(other)
 
     def resume(self, checkpoint: Path) -> None:
         """Read what `on_save` wrote."""
-        marks = json.loads((checkpoint / "best.json").read_text(encoding="utf-8"))
+        marks = json.loads((checkpoint / MARKS).read_text(encoding="utf-8"))
         self.best, self.best_step, self.waited = (
             marks[name] for name in ("best", "best_step", "waited")
         )

@@ -1,4 +1,4 @@
-"""What a method gets to work with: the recipe, the rows, the loaded backbone, and the one trainer."""
+"""What a method gets to work with: recipe, rows, loaded backbone, and the one trainer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from peftkit.backbones import LoadedBackbone, load, locate
 from peftkit.errors import InvalidInput
 from peftkit.predictors import ModelPredictor, Parameters
+from peftkit.record import record_key
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
@@ -150,11 +151,23 @@ class Workbench:
             validate=self._validate if examples is None else None,
             higher_is_better=task.higher_is_better,
             progress=self.progress,
-            folder=self.folder / "checkpoints",
+            folder=self._checkpoints(),
         )
         self.trained = train(
             model, schedule, self.recipe.training, seed=self.recipe.seed, learning_rate=rate
         )
+
+    def _checkpoints(self) -> Path:
+        """A folder of this very run's own, so that none resumes from another's state."""
+        from peftkit.device import resolve_precision
+
+        folder = self.folder / "checkpoints"
+        if self.recipe.training.save_every is None:
+            return folder
+        weights = self.backbone.location.fingerprint
+        precision = resolve_precision(self.recipe.training.precision)
+        own = self.recipe.fingerprint(precision=precision)
+        return folder / record_key(own, self.data.fingerprint, weights)
 
     def predictor(self, model: nn.Module) -> ModelPredictor:
         """Make a predictor of a trained model."""

@@ -64,7 +64,8 @@ def main(argv: list[str]) -> None:
     print(f"first data set, after the first stage    {metric} {one.metrics['test'][metric]:.3f}")
     print(f"first data set, after the second stage   {metric} {metrics[metric]:.3f}")
     print(f"second data set, after the second stage  {metric} {two.metrics['test'][metric]:.3f}")
-    print(f"chance                                   {one.data['chance']:.3f}, {two.data['chance']:.3f}")
+    chances = f"{one.data['chance']:.3f}, {two.data['chance']:.3f}"
+    print(f"chance                                   {chances}")
 
 
 if __name__ == "__main__":

@@ -486,6 +486,14 @@ def test_merging_is_refused_and_taking_off_gives_the_bare_model(family: str, var
     assert not any(m._forward_pre_hooks for m in bare.modules())
 
 
+def test_a_refused_merge_leaves_the_model_as_it_was() -> None:
+    model = attach(tiny("bert"), modules_to_save=["LayerNorm"])  # wrapped ahead of the first target
+    before = str(model)
+    with pytest.raises(Unsupported):
+        model.merge_and_unload()
+    assert str(model) == before
+
+
 def test_an_entry_that_matches_nothing_is_refused_naming_the_candidates() -> None:
     model = tiny("bert")
     before = str(model)

@@ -23,8 +23,8 @@ def data(tmp_path: Path) -> Path:
     folder.mkdir()
     for split, rows in (("train", 40), ("validation", 10), ("test", 20)):
         lines = ["text,label"]
-        lines += [f"{'pay the card' if i % 2 else 'plot the axis'} {i},{'bank' if i % 2 else 'plot'}"
-                  for i in range(rows)]  # fmt: skip
+        lines += [f"pay the card {i},bank" for i in range(rows // 2)]
+        lines += [f"plot the axis {i},plot" for i in range(rows // 2)]
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 

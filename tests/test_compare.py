@@ -347,6 +347,41 @@ def test_a_folder_that_cannot_be_written_is_found_before_work(toys: Path, tmp_pa
     assert runs(toys) == []
 
 
+@pytest.mark.parametrize(
+    ("workers", "cores", "gigabytes", "devices", "slots"),
+    [
+        (None, 8, 100, [], 4),  # two threads each
+        (None, 1, 100, [], 1),
+        (None, 8, 7, [], 2),  # of 1 GB, and 16 bytes for each of 125 million parameters
+        (None, 8, 1, [], 1),
+        (5, 2, 1, [], 5),
+        (None, 8, 100, ["0", "3"], 2),
+        (5, 8, 100, ["0", "3"], 2),
+        (1, 8, 100, ["0", "3"], 1),
+    ],
+)
+def test_cells_at_a_time_fit_cores_memory_and_devices(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int | None,
+    cores: int,
+    gigabytes: int,
+    devices: list[str],
+    slots: int,
+) -> None:
+    monkeypatch.setattr("peftkit.study.machine.usable_cores", lambda: cores)
+    monkeypatch.setattr("peftkit.study.machine.available_memory_bytes", lambda: gigabytes * 10**9)
+    monkeypatch.setattr("peftkit.study.machine.visible_devices", lambda: devices)
+    facts = {**FACTS, "backbone": {**FACTS["backbone"], "total_parameters": 125_000_000}}
+    plan = comparison(tmp_path, workers=workers, options={"threads": 2}).plan(
+        facts=lambda recipe: facts
+    )
+
+    assert plan.slots == slots
+    assert plan.devices == devices
+    assert plan.threads == 2
+
+
 # What becomes of cells
 
 

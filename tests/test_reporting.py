@@ -462,9 +462,9 @@ def test_different_data_weights_or_noise_never_share_a_table(other: dict[str, An
     assert sorted(len(table.records) for table in tables) == [1, 2]
     for text in (printed(tables), to_markdown(tables)):
         assert "2 tables: runs on different weights, data, tasks or label noise" in text
-        for place in (table.place for table in tables):
-            assert place.data_fingerprint[:12] in text
-            assert place.backbone_fingerprint[:12] in text
+        for where in (table.place for table in tables):
+            assert where.data_fingerprint[:12] in text
+            assert where.backbone_fingerprint[:12] in text
     if "noise" in other:
         assert "30 % of training labels wrong" in printed(tables)
     for line in lines_of(tables):

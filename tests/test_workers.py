@@ -56,6 +56,7 @@ def end(payload, progress):
     if how == "leave": sys.exit("left")
     if how == "raise": raise ValueError("no\\ngood")
     if how == "unpicklable": return {"lock": __import__("threading").Lock()}
+    if how == "interrupt": os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)
     return {"pid": os.getpid()}
 
 def write_on(payload, progress):
@@ -212,6 +213,13 @@ def test_a_worker_on_a_device_is_replaced_when_a_cell_asks_for_it(toys: Path) ->
 
     pids = [end[key].result["pid"] for key in "012"]
     assert pids[0] == pids[1] != pids[2]
+
+
+@pytest.mark.parametrize("devices", [(), ("0",)], ids=["forked", "spawned"])
+def test_workers_leave_ctrl_c_to_their_parent(toys: Path, devices: tuple[str, ...]) -> None:
+    end = ends(run("end", [{"how": "interrupt"}], devices=devices))["0"]
+
+    assert isinstance(end, Finished)
 
 
 @pytest.mark.parametrize("devices", [(), ("0",)], ids=["forked", "spawned"])

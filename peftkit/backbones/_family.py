@@ -73,7 +73,8 @@ class Layers:
     def linear(self, roles: Iterable[Role] = ROLES) -> tuple[str, ...]:
         """Names of the linear layers of `roles`, in block order, each once."""
         wanted = {name for role in roles for name in self.roles.get(role, ())}
-        return tuple(n for block in self.blocks for n in sorted(wanted) if n.startswith(block + "."))
+        names = sorted(wanted)
+        return tuple(n for block in self.blocks for n in names if n.startswith(block + "."))
 
 
 @cache
@@ -144,27 +145,32 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-# For unknown families: the words that libraries use for these projections.
-_ROLE_WORDS: tuple[tuple[Role, str], ...] = (
-    ("query", r"attn|attention"),
-    ("attention_output", r"(attn|attention).*(o_proj|out_proj|out_lin|c_proj|output|\bo\b|\bout\b)"),
-    ("key", r"(attn|attention).*(k_proj|key|k_lin|\bk\b)"),
-    ("value", r"(attn|attention).*(v_proj|value|v_lin|\bv\b)"),
-    ("mlp_output", r"(down_proj|fc2|c_proj|lin2|wo|dense_4h_to_h|output\.dense|\bout\b|w2)$"),
-    ("mlp_input", r""),
+# For unknown families: the words that libraries use for these projections, behind "attention".
+_ATTENTION = re.compile(r"attn|attention")
+_ATTENTION_WORDS: tuple[tuple[Role, str], ...] = (
+    ("attention_output", r"o_proj|out_proj|out_lin|c_proj|output|\bdense|\bwo\b|\bo\b|\bout\b"),
+    ("query", r"query_key_value|qkv|c_attn|in_proj"),
+    ("key", r"k_proj|key|k_lin|\bk\b"),
+    ("value", r"v_proj|value|v_lin|\bv\b"),
+    ("query", r""),
+)
+_MLP_OUTPUT = re.compile(
+    r"(down_proj|fc2|fc_out|c_proj|lin2|wo|dense_4h_to_h|output\.dense|ffn_output|\bout\b|w2)$"
 )
 
 
 def _roles_by_name(blocks: tuple[str, ...], linear: set[str]) -> dict[Role, tuple[str, ...]]:
     """Guess roles by name: whatever is no attention is MLP, whatever is fused plays query."""
     roles: dict[Role, list[str]] = {role: [] for role in ROLES}
-    patterns = {role: re.compile(pattern) for role, pattern in _ROLE_WORDS}
     for block in blocks:
         for name in sorted(n for n in linear if n.startswith(block + ".")):
-            inside = name.removeprefix(block + ".").lower()
-            if patterns["query"].search(inside):
-                order: tuple[Role, ...] = ("attention_output", "key", "value", "query")
-            else:
-                order = ("mlp_output", "mlp_input")
-            roles[next(role for role in order if patterns[role].search(inside))].append(name)
+            roles[_role_by_name(name.removeprefix(block + ".").lower())].append(name)
     return {role: tuple(names) for role, names in roles.items()}
+
+
+def _role_by_name(inside: str) -> Role:
+    attention = _ATTENTION.search(inside)
+    if attention is None:
+        return "mlp_output" if _MLP_OUTPUT.search(inside) else "mlp_input"
+    rest = inside[attention.end() :]
+    return next(role for role, words in _ATTENTION_WORDS if re.search(words, rest))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.backbones._family import Layers, Pooling, family_of, find_layers
-from peftkit.backbones._locate import Location, model_type
-from peftkit.backbones._pooling import pool_hidden_states
+from peftkit.backbones._family import Layers, Pooling, find_layers
+from peftkit.backbones._locate import Location
+from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
 from peftkit.errors import BackboneNotFound, InvalidInput
 from peftkit.seeds import seeded
 
@@ -28,7 +28,8 @@ class LoadedBackbone:
 
     Attributes:
         location: Where it came from.
-        model: The transformers model, float32 or bfloat16, on the CPU, in evaluation mode.
+        model: The transformers model, on the CPU, in evaluation mode; the backbone proper is
+            float32 or bfloat16, the head float32.
         tokenizer: Its tokenizer; pads on the right.
         layers: Where the layers of `model` are.
         pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
@@ -37,7 +38,7 @@ class LoadedBackbone:
     """
 
     location: Location
-    model: nn.Module
+    model: Any
     tokenizer: PreTrainedTokenizerBase
     layers: Layers
     pooling: Pooling
@@ -100,12 +101,14 @@ def load(
             )
             new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
         else:
-            model, new = auto.from_config(config).to(dtype), set()
+            model, new = auto.from_config(config), set()  # all of it is trained: in float32
     head = _head_modules(model, new)
+    if dtype != torch.float32:
+        _keep_in_float32(model, head)
     if not known_head or not from_pretrained or new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
-    pooling = _pooling(backbone, location)
+    pooling = _pooling(backbone, location, config)
     pool_hidden_states(model, pooling)
     in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
     return LoadedBackbone(
@@ -144,7 +147,8 @@ def _load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
 def _head_modules(model: Any, new: set[str]) -> tuple[str, ...]:
     """Modules beyond the backbone proper, and new ones within it (a missing pooler, say)."""
     prefix = model.base_model_prefix
-    outside = [n for n, m in model.named_children() if n != prefix and any(True for _ in m.parameters())]
+    children = [(n, m) for n, m in model.named_children() if n != prefix]
+    outside = [name for name, module in children if any(True for _ in module.parameters())]
     inside = {key.rpartition(".")[0] for key in new if key.startswith(prefix + ".")}
     return (*outside, *sorted(inside))
 
@@ -159,10 +163,20 @@ def _initialise(model: Any, head: tuple[str, ...], seed: int) -> None:
                 model._init_weights(module)
 
 
-def _pooling(backbone: Backbone, location: Location) -> Pooling:
+def _keep_in_float32(model: Any, head: tuple[str, ...]) -> None:
+    """A head is trained, hence float32 whatever the backbone is; it casts what it reads."""
+
+    def cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        own = next(module.parameters()).dtype
+        return tuple(a.to(own) if getattr(a, "is_floating_point", bool)() else a for a in args)
+
+    for name in head:
+        model.get_submodule(name).float().register_forward_pre_hook(cast)
+
+
+def _pooling(backbone: Backbone, location: Location, config: Any) -> Pooling:
     """What the head reads: what the backbone's own files declare, else what transformers does."""
-    family = family_of(model_type(location))
-    stock: Pooling = family.pooling if family else "first"
+    stock = stock_pooling(config)
     if backbone.pooling == "auto":
         return "mean" if _declares_mean(location.folder) else stock
     return stock if backbone.pooling == "model" else backbone.pooling

@@ -13,21 +13,39 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from peftkit.backbones._family import Pooling
+from peftkit.backbones._family import Pooling, family_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
+def stock_pooling(config: Any) -> Pooling:
+    """Return what the classification head of transformers reads, for any configuration.
+
+    Of families that are not known here, those that only predict the next token are decoders, whose
+    heads read the last one.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    family = family_of(config.model_type)
+    if family is not None:
+        return family.pooling
+    if getattr(config, "classifier_pooling", None) == "mean":  # ModernBERT lets one choose
+        return "mean"
+    causal = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "last" if causal and not masked else "first"
+
+
 def pool_hidden_states(model: Any, pooling: Pooling) -> None:
     """Make the head of `model` read `pooling` of the last hidden states, in place.
 
-    "first" is what encoders' heads do anyway and changes nothing. "last" and "mean" replace each
-    position of the last hidden states, `(batch, seq, hidden)`, by the pooled vector, so that it
+    Where an encoder's head reads the first token anyway, that changes nothing. Else each position
+    of the last hidden states, `(batch, seq, hidden)`, is replaced by the pooled vector, so that it
     does not matter which position a head picks; a pooler's output is replaced too.
     """
-    if pooling == "first":
+    if pooling == "first" and stock_pooling(model.config) == "first":
         return
     backbone: nn.Module = getattr(model, model.base_model_prefix)
     signature = inspect.signature(type(backbone).forward)
@@ -46,9 +64,7 @@ def pool_hidden_states(model: Any, pooling: Pooling) -> None:
     backbone.register_forward_hook(pool, with_kwargs=True)
 
 
-def pool_vectors(
-    hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooling
-) -> torch.Tensor:
+def pool_vectors(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
     """Reduce `(batch, seq, hidden)` to `(batch, hidden)`.
 
     Args:

@@ -64,6 +64,7 @@ def _names(rows: Dataset, column: str, labels: list[str]) -> list[str]:
             spelled = [str(value) for value in values_of(rows, companion).to_pylist()]
             if set(spelled) <= set(labels):
                 return spelled
-    if all(isinstance(value, int) for value in values) and not {str(v) for v in values} <= set(labels):
+    numbered = all(isinstance(value, int) for value in values)
+    if numbered and not {str(value) for value in values} <= set(labels):
         return [labels[v] if 0 <= v < len(labels) else str(v) for v in values]
     return [str(value) for value in values]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import ROLES
 from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
 
     from peftkit.backbones import LoadedBackbone, Role
 
 
-def wrap(backbone: LoadedBackbone, config: PeftConfig) -> Any:
+def wrap(backbone: LoadedBackbone, config: Any) -> Any:
     """Put PEFT's tuner of `config` around the model; the head is trained and saved with it."""
     from peft import get_peft_model
 
@@ -39,7 +38,7 @@ def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[st
         if target == "all":
             found = set(every)
         elif target in ROLES:
-            found = set(layers.linear((cast("Role", target),)))
+            found = set(layers.linear((target,)))
         else:
             found = {n for n in every if n == target or n.endswith("." + target)}
         if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from peftkit.backbones import LoadedBackbone
+from peftkit.backbones import LoadedBackbone, Role
 from peftkit.bounds import Ge, Lt
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
@@ -42,9 +42,18 @@ class Bottleneck(Method):
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         from peftkit.bottleneck import BottleneckConfig
+        from peftkit.bottleneck.config import PLACES
 
-        require_roles(backbone, ("attention_output", "mlp_output"), "bottleneck")
+        require_roles(backbone, ("attention_output", "mlp_input", "mlp_output"), "bottleneck")
+        layers, houlsby = backbone.layers, self.variant == "houlsby"
+        places: dict[str, Any] = {}
+        if backbone.model.config.model_type not in PLACES:
+            sublayers: tuple[Role, ...] = ("attention_output",) if houlsby else ()
+            places["target_modules"] = list(layers.linear((*sublayers, "mlp_output")))
+            if self.variant == "parallel":
+                places["input_modules"] = list(layers.linear(("mlp_input",)))
         config = BottleneckConfig(
+            **places,
             variant=self.variant,
             reduction_factor=self.reduction_factor,
             non_linearity=self.non_linearity,

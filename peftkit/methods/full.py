@@ -30,6 +30,7 @@ class Full(Method):
     def attach(self, backbone: LoadedBackbone) -> Any:
         import torch
 
-        model = backbone.model.to(getattr(torch, self.master_weights))
-        model.requires_grad_(True)
-        return model
+        dtype = getattr(torch, self.master_weights)
+        for parameter in backbone.model.parameters():  # `model.to` would round buffers for good,
+            parameter.data = parameter.data.to(dtype)  # such as Llama's rotary frequencies
+        return backbone.model.requires_grad_(True)

@@ -23,7 +23,7 @@ class PromptTuning(Method):
     rung: ClassVar[Rung] = "parameter-efficient"
     reference: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691, section 2"
     learning_rate: ClassVar[float | None] = 3e-2
-    learning_rate_source: ClassVar[str] = "Lester et al. 0.3 with Adafactor; see benchmarks/NOTES.md"
+    learning_rate_source: ClassVar[str] = "Lester et al.: 0.3, Adafactor; see benchmarks/NOTES.md"
     identity_at_start: ClassVar[bool] = False
 
     num_tokens: Annotated[int, Ge(1)] = 10

@@ -93,6 +93,4 @@ class TfIdfPredictor:
         folder.mkdir(parents=True, exist_ok=True)
         words = sorted(self.vectorizer.vocabulary_, key=self.vectorizer.vocabulary_.get)
         (folder / "vocabulary.json").write_text(json.dumps(words), encoding="utf-8")
-        np.savez(
-            folder / "tfidf.npz", idf=self.vectorizer.idf_, weight=self.weight, bias=self.bias
-        )
+        np.savez(folder / "tfidf.npz", idf=self.vectorizer.idf_, weight=self.weight, bias=self.bias)

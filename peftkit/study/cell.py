@@ -62,7 +62,7 @@ def run_cell(
             recipe,
             partial,
             progress=progress,
-            save_weights=payload["save_weights"],
+            save_weights=True,  # else they are written all the same, to where nobody cleans up
             features_folder=folder.features,
         )
         saved = payload["save_weights"] and record.status == "done" and partial.is_dir()

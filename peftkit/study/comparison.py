@@ -8,6 +8,7 @@ again goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,25 +64,28 @@ class Comparison:
                 raise InvalidInput(
                     f"{name} must be at least 1", received=value, allowed="a positive integer"
                 )
-        self.recipes()
+        self.recipes  # noqa: B018  # raises what is wrong
 
+    @functools.cached_property
     def recipes(self) -> list[tuple[str, Recipe]]:
-        """Return every (label of the method, recipe) of the grid.
+        """Every (label of the method, recipe) of the grid.
 
         Raises:
             UnknownName: A method, task or option does not exist.
             InvalidInput: A value does not fit.
         """
-        seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
-        sizes = [None if size == "all" else size for size in self.sizes]
         return grid.recipes(
-            self._base, self.methods, sizes=sizes, seeds=list(seeds), noises=self.noises
+            self._base,
+            _listed(self.methods),
+            sizes=[None if size == "all" else size for size in _listed(self.sizes)],
+            seeds=list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds),
+            noises=_listed(self.noises),
         )
 
     def plan(self, *, facts: Callable[[Recipe], Facts] | None = None) -> Plan:
         """Return what `run` would do, without writing anything or running any cell."""
         return make_plan(
-            self.recipes(),
+            self.recipes,
             StudyFolder(self.out),
             facts=facts or Inputs(),
             workers=self.workers,
@@ -111,7 +115,7 @@ class Comparison:
                 display.message(
                     f"removed {cleaned} half-made files of a comparison that was killed"
                 )
-            if folder.num_records() < len(self.recipes()) and not machine.visible_devices():
+            if folder.num_records() < len(self.recipes) and not machine.visible_devices():
                 start_server(preload=preload)  # it imports while this process reads the data
             display.message("reading data and weights")
             plan = self.plan(facts=facts or Inputs(display.preparing))
@@ -202,6 +206,12 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _listed(values: Any) -> list[Any]:
+    """Return one value or several as a list."""
+    scalar = values is None or isinstance(values, str | int | float)
+    return [values] if scalar else list(values)
 
 
 def _option(recipe: Recipe, path: str) -> object:

@@ -118,6 +118,7 @@ class LiveDisplay(LineDisplay):
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
+            refresh_per_second=4,
             redirect_stdout=False,
             redirect_stderr=False,
         )

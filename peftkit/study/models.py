@@ -52,8 +52,7 @@ def disk_needed_bytes(waiting: Iterable[GridCell], policy: KeepWeights, slots: i
         kept[name] = max(size, kept.get(name, 0))
         training = cell.recipe.training
         checkpoints = training.save_every is not None or training.keep_best
-        if policy != "none" or checkpoints:
-            largest = max(largest, size * (4 if checkpoints else 1))
+        largest = max(largest, size * (4 if checkpoints else 1))
     models = 0 if policy == "none" else sum(kept.values())
     return models + min(slots, len(waiting)) * largest + 200_000 * len(waiting)
 

@@ -1,5 +1,5 @@
 """Data, how it is posed to a model, and how answers are scored, one kind of task a file."""
 
-from peftkit.tasks._task import Task, TaskData
+from peftkit.tasks._task import Example, Progress, Task, TaskData
 
-__all__ = ["Task", "TaskData"]
+__all__ = ["Example", "Progress", "Task", "TaskData"]

@@ -105,9 +105,7 @@ class Task:
         """Each row as one string, for methods without a tokenizer."""
         raise NotImplementedError
 
-    def loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData
-    ) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
         """Mean loss of a batch, in nats."""
         raise NotImplementedError
 

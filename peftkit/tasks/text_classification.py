@@ -138,8 +138,8 @@ class TextClassification(Task):
 
         weight = None
         if self.class_weights == "balanced":
-            counts = Counter(data.train["label"][:])
-            share = [len(data.labels) * counts[c] / len(data.train) for c in range(len(data.labels))]
+            counts, classes = Counter(data.train["label"][:]), range(len(data.labels))
+            share = [len(classes) * counts[c] / len(data.train) for c in classes]
             weight = torch.tensor([1 / s if s else 0.0 for s in share], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight)
 

@@ -313,9 +313,7 @@ CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_method_starts_from_the_same_head(
-    start: Callable[..., Start], family: str
-) -> None:
+def test_every_method_starts_from_the_same_head(start: Callable[..., Start], family: str) -> None:
     heads = {}
     for method in ATTACHED:
         if (method, family) in UNSUPPORTED:
@@ -392,9 +390,7 @@ def test_training_moves_what_is_declared_and_nothing_else(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_method_sees_the_same_batches(
-    fitted: Callable[..., Fitted], family: str
-) -> None:
+def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], family: str) -> None:
     done = {m: fitted(m, family) for m in METHODS if (m, family) not in UNSUPPORTED}
     bench = done["full"].bench
     examples = bench.encode(bench.data.train)
@@ -422,9 +418,7 @@ GRADIENT_TRAINED = tuple(m for m in METHODS if parts.load("method", m).learning_
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @pytest.mark.parametrize("method", GRADIENT_TRAINED)
-def test_the_seed_alone_decides(
-    fitted: Callable[..., Fitted], method: str, family: str
-) -> None:
+def test_the_seed_alone_decides(fitted: Callable[..., Fitted], method: str, family: str) -> None:
     """Dropout is on in the twins, and the surroundings' random state differs each time."""
     first, again, other = (
         fitted(method, family), fitted(method, family, again=1), fitted(method, family, seed=1),
@@ -620,9 +614,7 @@ def test_merging_keeps_names_and_outputs_or_is_refused(
 # ---- requests that cannot be honoured
 
 TARGETED = tuple(
-    m
-    for m in METHODS
-    if "targets" in {f.name for f in dataclasses.fields(parts.load("method", m))}
+    m for m in METHODS if "targets" in {f.name for f in dataclasses.fields(parts.load("method", m))}
 )
 
 
