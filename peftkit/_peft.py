@@ -62,7 +62,7 @@ class TunerConfig(PeftConfig):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        super().__post_init__()
         self.peft_type = PeftType(self.name.upper())
         if self.target_modules is not None and not self.target_modules:
             raise InvalidInput(
@@ -104,7 +104,7 @@ class TunerLayer(nn.Module, BaseTunerLayer):
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
         for module in base_layer.modules():  # a whole MLP has no weight of its own
-            found = super()._get_base_layer_device_and_dtype(module)  # type: ignore[no-untyped-call]
+            found = super()._get_base_layer_device_and_dtype(module)
             if found[0] is not None:
                 return found  # type: ignore[no-any-return]
         return None, None

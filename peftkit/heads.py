@@ -33,6 +33,9 @@ class FeatureHead(nn.Module):
     def forward(self, features: torch.Tensor) -> Any:
         return SimpleNamespace(logits=self.layer(features))
 
+    def activation_checkpointing_enable(self, **_: Any) -> None:
+        """Do nothing: there are no activations to recompute."""
+
 
 def feature_examples(features: np.ndarray, labels: Sequence[int]) -> list[dict[str, Any]]:
     """One example a row of `features`."""
@@ -102,10 +105,10 @@ def probe_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(layer(x), y) + ridge * layer.weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     return layer.float()
 
 

@@ -137,7 +137,7 @@ def read_mapping(path: Path | str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if yaml_file:
-            import yaml  # type: ignore[import-untyped]  # 35 ms
+            import yaml
 
             try:
                 body = yaml.safe_load(text)

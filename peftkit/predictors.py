@@ -72,7 +72,7 @@ class ModelPredictor:
             # The name that the recipe used, not the path of this machine that PEFT noted.
             self.model.active_peft_config.base_model_name_or_path = self.bench.recipe.backbone.name
             # Never "auto", which asks the hub about the base's vocabulary (peft#1452).
-            self.model.save_pretrained(folder, save_embedding_layers=False)
+            self.model.save_pretrained(str(folder), save_embedding_layers=False)
         else:
             self.model.save_pretrained(folder)
             declare_pooling(folder, self.bench.backbone.pooling)
@@ -116,7 +116,8 @@ class FeaturePredictor:
         from torch import nn
 
         state = load_file(folder / "head.safetensors")
-        layer = nn.Linear(*reversed(state["weight"].shape))
+        outputs, inputs = state["weight"].shape
+        layer = nn.Linear(inputs, outputs)
         layer.load_state_dict(state)
         count = sum(p.numel() for p in layer.parameters()) if trained else 0
         return cls(layer=layer, bench=bench, parameters=Parameters(method=0, head=count))

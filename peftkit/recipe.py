@@ -116,7 +116,7 @@ class Recipe:
         """Write the recipe to a `.yaml`, `.yml` or `.json` file."""
         path = Path(path)
         if is_yaml(path):
-            import yaml  # type: ignore[import-untyped]  # 35 ms
+            import yaml
 
             text = yaml.safe_dump(self.to_dict(), sort_keys=False)
         else:

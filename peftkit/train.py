@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOG_POINTS = 25
 POOL_BATCHES = 50  # batches that are sorted by length together
 MARKS = "best.json"  # written last into a checkpoint
+SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' plain one knows no warm-up
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -147,7 +148,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     trainer = _Trainer(
         model=model,
         args=_arguments(training, schedule, num_steps, seed, learning_rate),
-        train_dataset=schedule.examples,  # type: ignore[arg-type]  # anything with len and []
+        train_dataset=schedule.examples,
         data_collator=schedule.collate,
         callbacks=[watch],
     )
@@ -159,7 +160,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         checkpoint = _last_whole_checkpoint(schedule.folder)
         if checkpoint:
             watch.resume(checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     watch.return_to_best(model)
     if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
         raise Diverged("a trained weight is no finite number: lower --training.learning-rate")
@@ -207,7 +208,7 @@ def _arguments(
         gradient_accumulation_steps=training.gradient_accumulation,
         activation_checkpointing=training.gradient_checkpointing,
         learning_rate=learning_rate,
-        lr_scheduler_type=training.schedule,
+        lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=math.ceil(training.warmup * num_steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,

@@ -91,7 +91,7 @@ def family_of(model_type: str) -> Family | None:
     return next((f for f in families().values() if model_type in f.model_types), None)
 
 
-def find_layers(model: nn.Module, *, head: Iterable[str]) -> Layers:
+def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
     """Find blocks and roles in `model`.
 
     Args:

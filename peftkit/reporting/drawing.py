@@ -150,7 +150,7 @@ def _pixels(axes: Axes) -> float:
 
 def _text_size(axes: Axes, text: str) -> tuple[float, float]:
     """Width and height of a label in pixels, with a little air."""
-    renderer: Any = _canvas(axes).get_renderer()  # type: ignore[no-untyped-call]
+    renderer: Any = _canvas(axes).get_renderer()
     font = FontProperties(size=_LABEL_SIZE)
     width, height, _ = renderer.get_text_width_height_descent(text, font, ismath=False)
     return width + 3, height + 2

@@ -117,7 +117,7 @@ class TextClassification(Task):
 
     def texts(self, rows: Dataset) -> list[str]:
         if "second_text" not in rows.column_names:
-            return rows["text"][:]
+            return list(rows["text"][:])
         return [f"{a}\n{b}" for a, b in zip(rows["text"], rows["second_text"], strict=True)]
 
     def encode(
