@@ -110,8 +110,8 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
 
         recipe = shrink(recipe)
     out = _free_folder(own)
+    from peftkit.environment import quiet_libraries
     from peftkit.pipeline import run
-    from peftkit.script import quiet_libraries
 
     quiet_libraries()
     with run_progress() as progress:
@@ -152,7 +152,7 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
 
 def _compare(argv: list[str]) -> int:
     from peftkit.compare_command import compare_command
-    from peftkit.script import quiet_libraries
+    from peftkit.environment import quiet_libraries
 
     if _wants_help(argv, COMPARE_USAGE, recipe=True):
         return 0
@@ -225,8 +225,8 @@ def _predict(argv: list[str]) -> int:
 
 
 def _load(folder: Path, own: dict[str, Any]) -> Any:
+    from peftkit.environment import quiet_libraries
     from peftkit.saved import load_run
-    from peftkit.script import quiet_libraries
 
     quiet_libraries()
     return load_run(folder, allow_other_base=bool(own.get("allow_other_base")))

@@ -1,9 +1,11 @@
-"""What a result depends on beside the recipe: versions and hardware."""
+"""What a result depends on beside the recipe (versions, hardware), and quiet libraries."""
 
 from __future__ import annotations
 
 import functools
+import os
 import platform
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,15 @@ def environment() -> dict[str, Any]:
 
     name = torch.cuda.get_device_name() if device() == "cuda" else cpu_name()
     return {"device": device(), "device_name": name, "versions": dict(versions())}
+
+
+def quiet_libraries() -> None:
+    """No progress bars or advice of libraries between our own lines; idle threads sleep."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

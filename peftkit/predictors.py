@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from peftkit.workbench import Workbench
 
 
+EARLIER = (
+    "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "1_Pooling/config.json",
+    "vocabulary.json", "tfidf.npz",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """How many parameters were trained.
@@ -40,6 +46,16 @@ class Predictor(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything that is needed beside the backbone's own files."""
+
+
+def clear_earlier(folder: Path) -> None:
+    """Delete the weights of an earlier run in `folder`, of whatever method, before new ones."""
+    from peftkit.pipeline import MANIFEST
+
+    if (folder / MANIFEST).is_file():  # else the files are none of peftkit's
+        for pattern in EARLIER:
+            for path in folder.glob(pattern):
+                path.unlink()
 
 
 @dataclass(kw_only=True)
@@ -68,6 +84,7 @@ class ModelPredictor:
 
         from peftkit.backbones import declare_pooling
 
+        clear_earlier(folder)
         if isinstance(self.model, PeftModel):
             # The name that the recipe used, not the path of this machine that PEFT noted.
             self.model.active_peft_config.base_model_name_or_path = self.bench.recipe.backbone.name
@@ -98,6 +115,7 @@ class FeaturePredictor:
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
+        clear_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous() for name, tensor in self.layer.state_dict().items()}
         save_file(state, folder / "head.safetensors")

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from peftkit import Recipe, load_run, run
+from peftkit.environment import quiet_libraries
 from peftkit.flags import parse_flags
-from peftkit.script import quiet_libraries
 from peftkit.smoke import shrink
 
 RECIPE = Recipe(

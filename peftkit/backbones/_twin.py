@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from peftkit.backbones._family import families
-from peftkit.backbones._locate import known_twin
 from peftkit.cache import cache_folder
+from peftkit.errors import UnknownName
 
 VERSION = 2  # raised whenever a twin changes
 WORDS = (
@@ -29,8 +29,9 @@ def twin_folder(name: str) -> Path:
     Raises:
         UnknownName: No family of that name has a twin.
     """
-    known = families()
-    known_twin(name, [family.name for family in known.values() if family.twin])
+    known = {family.name: family for family in families().values() if family.twin}
+    if name not in known:
+        raise UnknownName("tiny twin", name, known, next_step="peftkit list backbones")
     folder = cache_folder() / "twins" / f"{name}-{VERSION}"
     if (folder / "config.json").is_file():
         return folder

@@ -9,7 +9,6 @@ from peftkit.backbones import ROLES
 from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
-
     from peftkit.backbones import LoadedBackbone, Role
 
 

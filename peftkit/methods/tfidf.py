@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.methods._method import Method, Rung
-from peftkit.predictors import Parameters, Predictor
+from peftkit.predictors import Parameters, Predictor, clear_earlier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +90,7 @@ class TfIdfPredictor:
     def save(self, folder: Path) -> None:
         import numpy as np
 
+        clear_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
         words = sorted(self.vectorizer.vocabulary_, key=self.vectorizer.vocabulary_.get)
         (folder / "vocabulary.json").write_text(json.dumps(words), encoding="utf-8")
