@@ -12,6 +12,7 @@ from peftkit.fields import settle
 
 MIN_STEPS = 250
 DEFAULT_EPOCHS = 3.0
+BUNDLED_NAME = "all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True, kw_only=True)

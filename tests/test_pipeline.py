@@ -142,7 +142,9 @@ def test_a_finished_folder_holds_what_is_needed_and_no_checkpoints(
 
     assert {"adapter_config.json", "adapter_model.safetensors", MANIFEST, "record.json"} <= names
     assert "checkpoints" not in names
-    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.pkl"))
+    assert (
+        not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.pkl"))
+    )
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["labels"] == ["finance", "question", "table"]
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -154,7 +156,9 @@ def test_costs_are_measured_and_described(finished: tuple[Record, Path]) -> None
     record, folder = finished
     costs = record.costs
     table = set(re.findall(r"`(\w+)`", cost.__doc__ or ""))
-    named = {re.sub(r"^(load|train|evaluate)_(cpu_)?seconds$", r"train_\2seconds", n) for n in costs}
+    named = {
+        re.sub(r"^(load|train|evaluate)_(cpu_)?seconds$", r"train_\2seconds", n) for n in costs
+    }
 
     assert named - table - {"steps", "features_seconds"} == set()
     assert costs["method_parameters"] == 2 * 8 * (4 * 64 + 2 * 96)

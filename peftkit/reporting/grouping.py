@@ -8,6 +8,7 @@ from typing import Any
 
 from peftkit.record import Record
 from peftkit.reporting.labels import label_records
+from peftkit.settings import BUNDLED_NAME
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +68,8 @@ def _fingerprints(records: list[Record], part: str, of: str) -> dict[str, str]:
 def _backbone_name(records: list[Record]) -> str:
     """The backbone as the runs that used it found it, else as it was asked for."""
     found = (r.backbone.get("name") for r in records if r.backbone.get("fingerprint"))
-    return str(next(found, None) or records[0].recipe["backbone"].get("name"))
+    name = str(next(found, None) or records[0].recipe["backbone"].get("name"))
+    return BUNDLED_NAME if name == "bundled" else name
 
 
 def sizes_of(records: list[Record]) -> dict[str, int]:
