@@ -48,7 +48,7 @@ def expectation(records: list[Record]) -> str:
     return (
         f"accuracy {min(values):.1f} to {max(values):.1f} % over {len(values)} seeds, "
         f"{seconds[0]:.0f} to {seconds[-1]:.0f} s of training and {size_in_bytes(memory)} on one\n"
-        f"core of a {device} (records: benchmarks/results/{EXPECTED_ON})."
+        f"core of an {device} (records: benchmarks/results/{EXPECTED_ON})."
     )
 
 

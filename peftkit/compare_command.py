@@ -62,9 +62,10 @@ def _comparison(changes: dict[str, Any], own: dict[str, Any]) -> Comparison:
 
 
 def _seeds(text: str) -> int | list[int]:
-    """`3` is how many, `0,4,7` are which."""
+    """`3` is how many, `0,4,7` are which, and `4,` is the one."""
     try:
-        return [int(seed) for seed in text.split(",")] if "," in text else int(text)
+        listed = [int(seed) for seed in text.split(",") if seed.strip()]
+        return listed if "," in text else int(text)
     except ValueError:
         raise InvalidInput(
             "seeds cannot be read", received=text, allowed="how many (3) or which (0,4,7)"

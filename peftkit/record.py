@@ -132,6 +132,13 @@ def read_records(folder: Path | str) -> tuple[list[Record], list[str]]:
     return records, problems
 
 
+def _umask() -> int:
+    """The process's mask of file permissions, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either the old content or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +148,7 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # temporary files are private
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -83,10 +83,12 @@ class Workbench:
     @property
     def max_length(self) -> int:
         """Tokens of a text: what the task asks for, or what positions leave beside a prompt."""
-        config = self.backbone.model.config
-        room = getattr(config, "max_position_embeddings", None) or 10**6
-        if "roberta" in config.model_type or config.model_type == "camembert":
-            room -= config.pad_token_id + 1  # positions start after the padding index
+        model = self.backbone.model
+        room = getattr(model.config, "max_position_embeddings", None) or 10**6
+        for name, module in model.named_modules():
+            padding = getattr(module, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                room -= padding + 1  # RoBERTa's start after the padding index
         room -= self.virtual_tokens
         if room < 8:
             raise InvalidInput(

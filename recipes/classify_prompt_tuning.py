@@ -2,7 +2,8 @@
 
     python recipes/classify_prompt_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: @EXPECT:prompt_tuning@
+Expect: accuracy 47.9 to 50.6 % over 2 seeds, 61 to 64 s of training and 574 MB on one
+core of a AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Lester et al. 2021, arXiv:2104.08691. Departures: an encoder, 10 tokens, AdamW.
 """
 

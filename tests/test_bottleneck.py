@@ -345,7 +345,8 @@ def test_reload_is_bit_equal_in_a_new_process_that_imports_the_package(tmp_path:
     base.save_pretrained(tmp_path / "base")
     model = perturb(attach(base, "parallel"))
     model.save_pretrained(tmp_path / "adapter")
-    torch.save({"batch": BATCH, "logits": logits(model)}, tmp_path / "run.pt")
+    run = {"batch": BATCH, "logits": logits(model), "threads": torch.get_num_threads()}
+    torch.save(run, tmp_path / "run.pt")
 
     script = """
 import sys, torch
@@ -353,14 +354,14 @@ from transformers import BertForSequenceClassification
 from peft import PeftModel
 import peftkit.bottleneck
 run = torch.load("run.pt")
+torch.set_num_threads(run["threads"])
 base = BertForSequenceClassification.from_pretrained("base").eval()
 model = PeftModel.from_pretrained(base, "adapter", low_cpu_mem_usage=True)
 with torch.no_grad():
     sys.exit(0 if torch.equal(model(**run["batch"]).logits, run["logits"]) else 3)
 """
     root = str(Path(peftkit.bottleneck.__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(1)
+    environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True
     )

@@ -1,4 +1,4 @@
-"""A comparison killed at any moment and run again gives the same numbers, with the real pipeline."""
+"""A comparison killed at any moment and run again gives the same numbers: the real pipeline."""
 
 from __future__ import annotations
 

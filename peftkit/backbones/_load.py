@@ -73,7 +73,6 @@ def load(
     import torch
     import transformers
 
-    tokenizer = _load_tokenizer(location)
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder)
     except (ValueError, OSError) as error:
@@ -82,6 +81,7 @@ def load(
             received=str(error).splitlines()[0],
             next_step="check that the architecture exists in the installed transformers",
         ) from error
+    tokenizer = _load_tokenizer(location)
     known_head = list((config.id2label or {}).values()) == labels
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -91,15 +91,7 @@ def load(
     auto = getattr(transformers, auto_class)
     with seeded(seed, "weights"):
         if from_pretrained:
-            model, info = auto.from_pretrained(
-                location.folder,
-                config=config,
-                dtype=dtype,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-            new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+            model, new = _read_weights(auto, location, config, dtype)
         else:
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
     head = _head_modules(model, new)
@@ -142,6 +134,38 @@ def _load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tuple[Any, set[str]]:
+    """The model, and the names of the tensors that its files do not hold."""
+    from safetensors import SafetensorError
+
+    try:
+        model, info = auto.from_pretrained(
+            location.folder,
+            config=config,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise BackboneNotFound(
+            f"the weights of {location.name!r} cannot be read",
+            received=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            next_step="check that the download is complete",
+        ) from error
+    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    prefix = f"{model.base_model_prefix}."
+    own = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    missing = [name for name in own if name in new]
+    if 2 * len(missing) > len(own):  # transformers would draw them at random
+        raise BackboneNotFound(
+            f"the weights of {location.name!r} are not those of {type(model).__name__}",
+            received=f"{len(missing)} of {len(own)} tensors missing, such as {missing[0]}",
+            next_step="check that config.json and the weights belong together",
+        )
+    return model, new
 
 
 def _head_modules(model: Any, new: set[str]) -> tuple[str, ...]:
