@@ -319,18 +319,18 @@ def test_the_backbone_is_counted_without_its_head() -> None:
 
 
 def test_pooling_by_hand() -> None:
-    hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[8.0], [16.0], [32.0]]])
+    hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[8.0], [16.0], [30.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
 
     assert pool_vectors(hidden, mask, "first").tolist() == [[1.0], [8.0]]
-    assert pool_vectors(hidden, mask, "last").tolist() == [[2.0], [32.0]]
-    assert pool_vectors(hidden, mask, "mean").tolist() == [[1.5], [56 / 3]]
-    assert pool_vectors(hidden, None, "last").tolist() == [[4.0], [32.0]]
+    assert pool_vectors(hidden, mask, "last").tolist() == [[2.0], [30.0]]
+    assert pool_vectors(hidden, mask, "mean").tolist() == [[1.5], [18.0]]
+    assert pool_vectors(hidden, None, "last").tolist() == [[4.0], [30.0]]
     left = torch.tensor([[0, 1, 1], [0, 0, 1]])
-    assert pool_vectors(hidden, left, "last").tolist() == [[4.0], [32.0]]
-    assert pool_vectors(hidden, left, "mean").tolist() == [[3.0], [32.0]]
+    assert pool_vectors(hidden, left, "last").tolist() == [[4.0], [30.0]]
+    assert pool_vectors(hidden, left, "mean").tolist() == [[3.0], [30.0]]
     prefix = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])  # two more columns: a prefix
-    assert pool_vectors(hidden, prefix, "last").tolist() == [[2.0], [32.0]]
+    assert pool_vectors(hidden, prefix, "last").tolist() == [[2.0], [30.0]]
 
 
 @pytest.mark.parametrize("pooling", ["first", "last", "mean"])
