@@ -63,7 +63,7 @@ def guarded(work: Callable[[], int]) -> int:
     except PeftkitError as error:
         return _complain(error, 2)
     except KeyboardInterrupt as error:
-        return _complain(error if str(error) else "interrupted", 130)
+        return _complain(error if str(error) else "interrupted", getattr(error, "exit_code", 130))
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

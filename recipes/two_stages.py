@@ -5,7 +5,8 @@
 By default the data sets are halves of pydocs/library that share no class. What was kept is measured
 with the head of the first stage on the body as the second stage left it.
 
-Expect: @EXPECT:two_stages@
+Expect: first data set 68.8 % accuracy after the first stage, 22.8 % after the second (chance 20.0),
+second data set 63.2 % (seed 0, 500 test rows each, 3 minutes on two threads of an AMD EPYC).
 Follows: plain sequential fine-tuning, both stages full.
 """
 

@@ -423,6 +423,35 @@ def test_adapters_active_together_add_up() -> None:
     torch.testing.assert_close(layer(x), bare + parts[0] + parts[1])
 
 
+def test_adapters_on_one_module_may_read_from_different_places() -> None:
+    torch.manual_seed(0)
+    feed, target = nn.Linear(4, 4), nn.Linear(4, 4)
+    layer = BottleneckLayer(target)
+    for name, variant, source in (
+        ("h", "houlsby", None),
+        ("own", "parallel", None),
+        ("fed", "parallel", feed),
+    ):
+        config = BottleneckConfig(
+            variant=variant,
+            bottleneck_size=3,
+            init_weights=False,
+            scaling=1.0,
+            non_linearity="relu",
+        )
+        layer.update_layer(name, config, 4, 4, feed=source)
+    x = torch.randn(2, 4)
+    inner = feed(x)
+    for name, source in (("h", target(inner)), ("own", inner), ("fed", x)):
+        layer.set_adapter(name)
+        down, up = layer.bottleneck_down[name], layer.bottleneck_up[name]
+        feed(x)
+        torch.testing.assert_close(layer(inner), target(inner) + up(down(source).clamp(min=0)))
+
+    with pytest.raises(InvalidInput, match="different modules"):
+        layer.update_layer("other", config, 4, 4, feed=nn.Linear(4, 4))
+
+
 @pytest.mark.parametrize(("family", "variant"), [("bert", "parallel"), ("llama", "houlsby")])
 def test_disabled_is_the_bare_model_exactly(family: str, variant: str) -> None:
     expected = logits(tiny(family))

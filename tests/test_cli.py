@@ -201,3 +201,20 @@ def test_help_shows_the_options_of_the_named_method(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "--method.rank" in shown
     assert "--training.learning-rate" in shown
+
+
+def test_the_method_that_the_readme_writes_runs(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = [b.partition("```")[0] for b in readme.split("```python\n")[1:]]
+    (source,) = [block for block in blocks if "class LastBlock" in block]
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    method, out = f"{tmp_path / 'mine.py'}:LastBlock", tmp_path / "mine"
+
+    argv = ["run", "--method", method, "--task", str(data), "--out", str(out), *TWIN]
+    assert main(argv) == 0
+    record = Record.read(out / "record.json")
+
+    assert 0 < record.costs["method_parameters"] < record.backbone["total_parameters"]
+    assert main(["predict", str(out), "--text", "pay"]) == 0

@@ -20,6 +20,7 @@ from torch import nn
 
 from peftkit import train as training_module
 from peftkit.errors import Diverged, InvalidInput
+from peftkit.seeds import derive, seeded
 from peftkit.settings import Training
 from peftkit.train import POOL_BATCHES, Schedule, batch_order, train
 
@@ -318,6 +319,26 @@ def scripted(values: list[float], states: list[dict[str, torch.Tensor]]) -> Any:
     return validate
 
 
+class Dropping(Toy):
+    """The toy with dropout, which draws from torch's own stream."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+def test_an_evaluation_that_draws_random_numbers_leaves_dropout_alone() -> None:
+    models = []
+    for every in (None, 2):
+        model, validate = Dropping(), scripted([0.1] * 6, [])
+        train(
+            model, schedule(validate=validate), settings(evaluate_every=every), seed=0,
+            learning_rate=0.05,
+        )  # fmt: skip
+        models.append(model)
+
+    assert same(*models)
+
+
 def test_evaluating_in_between_changes_nothing_with_dropout_on(
     make_bench: Callable[..., Any],
 ) -> None:
@@ -560,6 +581,36 @@ def test_dropout_is_drawn_from_a_stream_of_its_own(make_bench: Callable[..., Any
         first_losses.append(bench.trained.history[0]["loss"])
 
     assert first_losses[0] == first_losses[1]
+
+
+def test_every_seed_has_its_own_dropout() -> None:
+    """All examples are alike, so that the order of batches makes no difference."""
+    histories = []
+    for seed in (0, 0, 1):
+        alike = schedule(examples=toy_examples()[:1] * 40)
+        done = train(Dropping(), alike, settings(), seed=seed, learning_rate=0.05)
+        histories.append([point["loss"] for point in done.history])
+
+    assert histories[0] == histories[1]
+    assert histories[0][0] != histories[2][0]
+
+
+def test_a_purpose_draws_from_a_stream_of_its_own_and_leaves_torchs_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    drawn = {}
+    for seed, purpose in ((0, "head"), (0, "adapter"), (1, "head")):
+        with seeded(seed, purpose):
+            drawn[seed, purpose] = float(torch.rand(1))
+    again = torch.rand(2)
+    with seeded(0, "head"):
+        assert float(torch.rand(1)) == drawn[0, "head"]
+
+    assert torch.equal(again, expected)
+    assert len(set(drawn.values())) == 3
+    assert all(0 <= derive(seed, "order") < 2**63 for seed in range(50))
+    assert len({derive(seed, "order") for seed in range(50)}) == 50
 
 
 # ---- the task's loss

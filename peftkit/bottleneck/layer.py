@@ -28,7 +28,7 @@ Departures:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ CANNOT_MERGE = (
 class _Form(NamedTuple):
     """What one adapter computes, beside its weights."""
 
-    reads_output: bool
+    reads: Literal["output", "input", "feed"]
     activation: Callable[[Tensor], Tensor]
     dropout: float
     scaling: float
@@ -81,9 +81,25 @@ class BottleneckLayer(TunerLayer):
         self._fed: list[Tensor] = []
 
     def update_layer(
-        self, adapter_name: str, config: BottleneckConfig, d_in: int, d_out: int
+        self,
+        adapter_name: str,
+        config: BottleneckConfig,
+        d_in: int,
+        d_out: int,
+        *,
+        feed: nn.Module | None = None,
     ) -> None:
-        """Add an adapter that reads `d_in` numbers and writes `d_out`; draws on torch's seed."""
+        """Add an adapter; draws on torch's seed.
+
+        Args:
+            adapter_name: Its name.
+            config: What it computes.
+            d_in: How many numbers it reads at each position.
+            d_out: How many it writes.
+            feed: The module whose input a parallel adapter reads, if not this one.
+        """
+        if feed is not None:
+            self._feed_from(feed)
         size = config.size(d_out)
         down, up = nn.Linear(d_in, size), nn.Linear(size, d_out)
         if config.init_weights:
@@ -95,14 +111,13 @@ class BottleneckLayer(TunerLayer):
         assert config.non_linearity is not None
         assert config.scaling is not None
         self.bottleneck_forms[adapter_name] = _Form(
-            config.variant != "parallel",
+            "feed" if feed is not None else "input" if config.variant == "parallel" else "output",
             ACTIVATIONS[config.non_linearity],
             config.dropout,
             config.scaling,
         )
 
-    def feed_from(self, module: nn.Module) -> None:
-        """Let the parallel adapters read the input of `module` instead of this layer's own."""
+    def _feed_from(self, module: nn.Module) -> None:
         if self._feed is None:
             self._feed = module, module.register_forward_pre_hook(self._take)
         elif self._feed[0] is not module:
@@ -134,14 +149,15 @@ class BottleneckLayer(TunerLayer):
         output: Tensor = self.base_layer(x, *args, **kwargs)
         if self._disable_adapters:
             return output
+        sources = {"output": output, "input": x}
         if self._feed is not None:
-            x = self._pop_fed()
+            sources["feed"] = self._pop_fed()
         result = output
         for name in self.active_adapters:
             if name in self.bottleneck_forms:
                 form = self.bottleneck_forms[name]
                 down: Any = self.bottleneck_down[name]
-                z = self._cast_input_dtype(output if form.reads_output else x, down.weight.dtype)
+                z = self._cast_input_dtype(sources[form.reads], down.weight.dtype)
                 z = form.activation(down(z))
                 if form.dropout and self.training:
                     z = functional.dropout(z, form.dropout)

@@ -50,9 +50,7 @@ class BottleneckModel(Tuner):
 
     def _add(self, layer: Any, adapter_name: str, config: Any, key: str) -> None:
         place = self._places.pop(key)
-        layer.update_layer(adapter_name, config, place.d_in, place.d_out)
-        if place.feed is not None:
-            layer.feed_from(place.feed)
+        layer.update_layer(adapter_name, config, place.d_in, place.d_out, feed=place.feed)
 
     def _check_merge_allowed(self) -> None:
         raise Unsupported(CANNOT_MERGE)
