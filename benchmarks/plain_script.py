@@ -34,18 +34,21 @@ class Classifier(torch.nn.Module):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("model", "method", "train", "test", "out"):
+    for name in ("model", "method", "train", "validation", "test", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     set_seed(args.seed)
 
-    train, test = Dataset.from_parquet(args.train), Dataset.from_parquet(args.test)
+    paths = {"train": args.train, "validation": args.validation, "test": args.test}
+    rows = {name: Dataset.from_parquet(path) for name, path in paths.items()}
     tokenizer = AutoTokenizer.from_pretrained(args.model)
 
-    def encode(rows):
-        return tokenizer(rows["text"], padding="max_length", truncation=True, max_length=128)
+    def encode(batch):
+        return tokenizer(batch["text"], padding="max_length", truncation=True, max_length=128)
+
+    encoded = {name: part.map(encode, batched=True) for name, part in rows.items()}
 
     body = AutoModel.from_pretrained(args.model, dtype=torch.float32)
     if args.method == "linear_probe":
@@ -54,7 +57,7 @@ def main():
         linear = r".*encoder\.layer\..*(query|key|value|dense)"
         body = get_peft_model(body, LoraConfig(r=8, lora_alpha=16, target_modules=linear))
     trainer = Trainer(
-        model=Classifier(body, 1 + max(train["label"])),
+        model=Classifier(body, 1 + max(rows["train"]["label"])),
         args=TrainingArguments(
             output_dir=args.out,
             num_train_epochs=3,
@@ -68,12 +71,14 @@ def main():
             seed=args.seed,
             disable_tqdm=True,
         ),
-        train_dataset=train.map(encode, batched=True),
-        eval_dataset=test.map(encode, batched=True),
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["validation"],
         compute_metrics=lambda p: {"accuracy": np.mean(p.predictions.argmax(1) == p.label_ids)},
     )
     trainer.train()
-    print(json.dumps({"accuracy": float(trainer.evaluate()["eval_accuracy"])}))
+    trainer.evaluate()
+    test = trainer.evaluate(encoded["test"])
+    print(json.dumps({"accuracy": float(test["eval_accuracy"])}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from peftkit.tasks import Example, Progress
 
-BATCH_TOKENS = 2048  # padded tokens a batch: enough to keep the cores busy, little to hold
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a batch; above, only padding grows
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
@@ -39,10 +39,11 @@ def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
 
 
 def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first, at most 2,048 padded tokens each."""
+    """Indices in batches of like length, longest first, at most `BATCH_TOKENS` padded each."""
+    most = BATCH_TOKENS[device()]
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[batch[0]] > most:
             yield batch
             batch = []
         batch.append(i)

@@ -14,6 +14,12 @@ import torch
 from peftkit.evaluate import BATCH_TOKENS, collate_padded, length_batches, outputs
 
 pytestmark = pytest.mark.usefixtures("libraries")
+MOST = BATCH_TOKENS["cpu"]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peftkit.evaluate.device", lambda: "cpu")
 
 
 def test_batches_hold_every_row_once_within_the_budget() -> None:
@@ -21,15 +27,15 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
     batches = list(length_batches(lengths))
 
     assert sorted(i for batch in batches for i in batch) == list(range(400))
-    assert all(len(b) * max(lengths[i] for i in b) <= BATCH_TOKENS for b in batches)
+    assert all(len(b) * max(lengths[i] for i in b) <= MOST for b in batches)
     order = [lengths[i] for batch in batches for i in batch]
     assert order == sorted(lengths, reverse=True)
     for batch in batches[:-1]:
-        assert (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS
+        assert (len(batch) + 1) * lengths[batch[0]] > MOST
 
 
 def test_a_text_longer_than_the_budget_is_a_batch_of_its_own() -> None:
-    assert list(length_batches([5, BATCH_TOKENS + 1, 5])) == [[1], [0, 2]]
+    assert list(length_batches([5, MOST + 1, 5])) == [[1], [0, 2]]
 
 
 def test_padding_is_the_padding_token_unattended() -> None:
