@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from peftkit import parts
+from peftkit.methods._passthrough import peft_methods
 
 KINDS = ("methods", "tasks", "backbones", "formats")
 LADDER = ("reference", "none", "head", "parameter-efficient", "partial", "full", "retrain")
@@ -21,10 +23,15 @@ def _methods() -> str:
     found.sort(key=lambda item: LADDER.index(item[1].rung))
     rows = [
         (name, cls.rung, f"{cls.learning_rate:g}" if cls.learning_rate else "-",
-         "yes" if cls.mergeable else "-", _summary(cls), cls.reference)
+         "yes" if cls.mergeable else "-", _summary(cls), cls.reference.partition(";")[0])
         for name, cls in found
     ]  # fmt: skip
-    return _table(("method", "rung", "rate", "merges", "what", "reference"), rows)
+    table = _table(("method", "rung", "rate", "merges", "what", "reference"), rows)
+    names = ", ".join(peft_methods())
+    others = textwrap.fill(
+        f"by PEFT's name and options, as peft:NAME: {names}", 100, subsequent_indent="  "
+    )
+    return f"{table}{others}\n"
 
 
 def _tasks() -> str:

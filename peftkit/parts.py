@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from peftkit.tasks._task import Task
 
 Kind = Literal["method", "task", "format"]
+PEFT_PREFIX = "peft:"
+"""What the names of PEFT's own methods begin with."""
 TEXT_TASK = "text_classification"
 """The task that a bare path of a data file stands for."""
 
@@ -63,6 +65,10 @@ def load(kind: Kind, name: str) -> type[Any]:
     if ".py:" in name or name.endswith(".py"):
         return _load_outside(kind, name)
     plain = _plain(name)
+    if kind == "method" and plain.startswith(PEFT_PREFIX):
+        from peftkit.methods._passthrough import method_class
+
+        return _checked(kind, method_class(plain.removeprefix(PEFT_PREFIX)), plain)
     if plain in _files(kind):
         return _only_class(kind, importlib.import_module(f"peftkit.{kind}s.{plain}"))
     for point in _plugged_in(kind):

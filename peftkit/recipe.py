@@ -75,6 +75,12 @@ class Recipe:
             "seed": checked(seed, whole, "seed"),
         }.items():
             object.__setattr__(self, name, value)
+        if self.training.gradient_checkpointing and not self.method.works_with_checkpointing:
+            raise InvalidInput(
+                f"{parts.name_of(type(self.method))} does not work with gradient checkpointing",
+                received="training.gradient_checkpointing true",
+                next_step="leave --training.gradient-checkpointing out, or choose another method",
+            )
 
     @property
     def learning_rate(self) -> float | None:

@@ -49,6 +49,7 @@ class Schedule:
         loss: From logits and labels to a mean loss in nats.
         validate: Called every `evaluate_every` steps; returns the task's metric.
         higher_is_better: Direction of that metric.
+        rate_factor: How many times the learning rate a parameter has, by its name.
         progress: Told of every step.
         folder: Where checkpoints go, if any are asked for.
     """
@@ -59,6 +60,7 @@ class Schedule:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     validate: Callable[[nn.Module], float] | None = None
     higher_is_better: bool = True
+    rate_factor: Callable[[str], float] = lambda _: 1.0
     progress: Progress | None = None
     folder: Path | None = None
 
@@ -154,6 +156,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order, trainer.loss = order, schedule.loss
+    trainer.rate_factor = schedule.rate_factor
     trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
     checkpoint = None
     if training.save_every and schedule.folder:
@@ -201,7 +204,7 @@ def _check_end(losses: list[float]) -> None:
 def _arguments(
     training: Training, schedule: Schedule, num_steps: int, seed: int, learning_rate: float
 ) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(schedule.folder or Path.cwd()),
         max_steps=num_steps,
         per_device_train_batch_size=training.batch_size,
@@ -227,6 +230,9 @@ def _arguments(
         disable_tqdm=True,
         label_names=["labels"],
     )
+    arguments.device  # noqa: B018  # counts the GPUs
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else `DataParallel` would split every batch
+    return arguments
 
 
 class _Trainer(Trainer):
@@ -234,6 +240,24 @@ class _Trainer(Trainer):
 
     order: list[int]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    rate_factor: Callable[[str], float]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        assert self.model is not None
+        factors = {id(p): self.rate_factor(n) for n, p in self.model.named_parameters()}
+        for group in list(optimizer.param_groups):  # of each kind, those at another rate move out
+            kinds: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                kinds.setdefault(factors[id(parameter)], []).append(parameter)
+            rate, options = group["lr"], {k: v for k, v in group.items() if k != "params"}
+            for number, (factor, parameters) in enumerate(kinds.items()):
+                if number == 0:
+                    group["params"], group["lr"] = parameters, rate * factor
+                else:
+                    added = {**options, "params": parameters, "lr": rate * factor}
+                    optimizer.add_param_group(added)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return _InOrder(self.order)

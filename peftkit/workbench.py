@@ -152,6 +152,7 @@ class Workbench:
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,
             higher_is_better=task.higher_is_better,
+            rate_factor=self.recipe.method.rate_factor,
             progress=self.progress,
             folder=self._checkpoints(),
         )
@@ -235,8 +236,10 @@ class Workbench:
 
             import peftkit.bitfit
             import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
+            from peftkit.methods._peft import quiet
 
-            model = PeftModel.from_pretrained(backbone.model, str(folder))
+            with quiet():
+                model = PeftModel.from_pretrained(backbone.model, str(folder))
             self.virtual_tokens = _virtual_tokens(model)
         else:
             from peftkit.backbones._pooling import pool_hidden_states

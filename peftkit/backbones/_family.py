@@ -61,6 +61,8 @@ class Layers:
         blocks: The transformer blocks, in order.
         roles: Role -> module names, over all blocks.
         head: Newly initialised modules (the task's output layer and what comes with it).
+        norms: Normalisation layers with a weight, in order, the head's left out.
+        final_norms: Those of them that follow the last block.
         hidden_size: Width of the hidden states.
     """
 
@@ -68,6 +70,8 @@ class Layers:
     blocks: tuple[str, ...]
     roles: dict[Role, tuple[str, ...]]
     head: tuple[str, ...]
+    norms: tuple[str, ...]
+    final_norms: tuple[str, ...]
     hidden_size: int
 
     def linear(self, roles: Iterable[Role] = ROLES) -> tuple[str, ...]:
@@ -110,12 +114,15 @@ def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
         }
     else:
         roles = _roles_by_name(blocks, linear)
+    norms, final = _find_norms(model, blocks, head)
     config = model.config.get_text_config()
     return Layers(
         family=family.name if family else "unknown (module tree)",
         blocks=blocks,
         roles=roles,
         head=head,
+        norms=norms,
+        final_norms=final,
         hidden_size=config.hidden_size,
     )
 
@@ -135,6 +142,24 @@ def _find_blocks(model: nn.Module) -> tuple[str, ...]:
         return ()
     name, stack = max(stacks, key=lambda item: len(item[1]))
     return tuple(f"{name}.{i}" for i in range(len(stack)))
+
+
+def _find_norms(
+    model: nn.Module, blocks: tuple[str, ...], head: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Find normalisation layers by their class (LlamaRMSNorm, ...), and those after the blocks."""
+    norms: list[str] = []
+    final: list[str] = []
+    for name, module in model.named_modules():
+        if name == (blocks or ("",))[-1]:
+            final.clear()
+        if "norm" not in type(module).__name__.lower() or getattr(module, "weight", None) is None:
+            continue
+        if not f"{name}.".startswith(tuple(f"{part}." for part in head)):
+            norms.append(name)
+            final.append(name)
+    inside = tuple(f"{block}." for block in blocks)
+    return tuple(norms), tuple(n for n in final if not n.startswith(inside))
 
 
 def _is_linear(module: nn.Module) -> bool:

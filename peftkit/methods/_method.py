@@ -36,6 +36,7 @@ class Method:
         mergeable: Whether the trained state folds into the backbone's own weights.
         identity_at_start: Whether attaching leaves every output as it was.
         works_on_quantised: Whether a 4/8-bit base can carry it.
+        works_with_checkpointing: Whether activations may be recomputed in the backward pass.
     """
 
     rung: ClassVar[Rung]
@@ -47,6 +48,7 @@ class Method:
     mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
     works_on_quantised: ClassVar[bool] = True
+    works_with_checkpointing: ClassVar[bool] = True
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         """Add what this method trains to `backbone.model`, freeze the rest.
@@ -63,6 +65,10 @@ class Method:
             InvalidInput: A hyperparameter does not fit this backbone.
         """
         raise NotImplementedError(f"{type(self).__name__} writes neither attach nor fit")
+
+    def rate_factor(self, parameter: str) -> float:
+        """How many times the learning rate a trained parameter has, by its name."""
+        return 1.0
 
     def fit(self, bench: Workbench) -> Predictor:
         """Adapt the backbone to the training split on the bench.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import ROLES
@@ -16,8 +18,19 @@ def wrap(backbone: LoadedBackbone, config: Any) -> Any:
     """Put PEFT's tuner of `config` around the model; the head is trained and saved with it."""
     from peft import get_peft_model
 
-    config.modules_to_save = list(backbone.layers.head)
-    return get_peft_model(backbone.model, config)
+    # PEFT goes by the ends of names: "head" of ModernBERT is also the end of P-tuning's "mlp_head".
+    place = "base_model." if config.is_prompt_learning else ""
+    config.modules_to_save = [f"{place}{name}" for name in backbone.layers.head]
+    with quiet():
+        return get_peft_model(backbone.model, config)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out PEFT's warning that its LayerNorm tuning is given layers that are not linear."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type")
+        yield
 
 
 def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[str]:
@@ -61,3 +74,42 @@ def require_roles(backbone: LoadedBackbone, roles: Iterable[Role], method: str) 
                 f"{method} needs the {role} layers, which were not found in "
                 f"{type(backbone.model).__name__} (family {backbone.layers.family})"
             )
+
+
+def stored_transposed(backbone: LoadedBackbone, names: Iterable[str]) -> bool:
+    """Whether the weights of these layers are kept as `(in, out)`, as in GPT-2."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {isinstance(backbone.model.get_submodule(n), Conv1D) for n in names} == {True}
+
+
+def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
+    """What PEFT's prompt methods need to know, which not every configuration names as it expects.
+
+    Raises:
+        Unsupported: The backbone reads no token embeddings, or none as wide as its hidden states.
+    """
+    from peft import TaskType
+
+    embedding = backbone.model.get_input_embeddings()
+    width = getattr(embedding, "embedding_dim", None)
+    if width is None:
+        raise Unsupported(
+            f"virtual tokens need token embeddings; {type(backbone.model).__name__} has none"
+        )
+    return {
+        "task_type": TaskType.SEQ_CLS,
+        "num_virtual_tokens": num_tokens,
+        "token_dim": width,
+        "num_layers": backbone.model.config.get_text_config().num_hidden_layers,
+        "num_attention_heads": backbone.model.config.get_text_config().num_attention_heads,
+        "num_transformer_submodules": 1,
+    }
+
+
+def key_value_heads(backbone: LoadedBackbone) -> tuple[int, int]:
+    """Heads of keys and values in a block, and the width of one."""
+    config = backbone.model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or backbone.layers.hidden_size // heads
+    return getattr(config, "num_key_value_heads", None) or heads, width

@@ -2,18 +2,30 @@
 
 A is `(rank, in)`, random; B is `(out, rank)`, zero at the start. Trained parameters:
 `rank * (in + out)` a layer. Folds into W without residue, in exact arithmetic.
+
+Variants, each an option: rsLoRA divides alpha by sqrt(rank); DoRA trains the length of each row of
+W apart (`out` parameters more a layer); LoRA+ gives B a higher learning rate; PiSSA and OLoRA start
+from the principal parts of W. These two move W itself while they train. What is kept afterwards is
+the same function as a plain LoRA of twice the rank, `[B, -B0] [A; A0]`, on the untouched W.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.bounds import Ge, Gt, Lt
+from peftkit.errors import InvalidInput
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import resolve_targets, wrap
+from peftkit.methods._peft import resolve_targets, stored_transposed, wrap
+from peftkit.predictors import ModelPredictor
+
+if TYPE_CHECKING:
+    from peftkit.predictors import Predictor
+    from peftkit.workbench import Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +44,105 @@ class LoRA(Method):
     """Scale: the update is multiplied by alpha / rank; twice the rank, as in Biderman et al."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the inputs of A zeroed in training."""
+    rslora: bool = False
+    """Divide alpha by the square root of the rank (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Train magnitudes apart from directions (Liu et al. 2024, arXiv:2402.09353)."""
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    """Start of A and B: Kaiming-uniform and zero (default), normal and zero, orthogonal factors
+    whose product is zero, or the principal part of W by its SVD (pissa, Meng et al. 2024,
+    arXiv:2404.02948) or QR (olora, Buyukakyuz 2024, arXiv:2406.01775)."""
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Other ranks for some layers: ends of module names -> rank."""
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    """Other alphas for some layers: ends of module names -> alpha."""
+    learning_rate_ratio: Annotated[float, Gt(0)] = 1.0
+    """LoRA+: learning rate of B over that of A; the paper finds 16 best on RoBERTa (Hayou et al.
+    2024, arXiv:2402.12354, section 4)."""
     targets: tuple[str, ...] = ("all",)
     """Layers to adapt: "all" linear layers of the blocks (QLoRA, section 4: needed to match full
     fine-tuning), roles such as query and mlp_output, or ends of module names."""
 
     def __post_init__(self) -> None:
         settle(self, "method")
+        if self.init == "orthogonal" and (self.rank % 2 or any(r % 2 for r in self._other_ranks())):
+            raise InvalidInput(
+                "orthogonal factors come in pairs, so the rank must be even",
+                received=f"rank {self.rank}, rank_pattern {self.rank_pattern}",
+                next_step="choose an even --method.rank",
+            )
+        if self._moves_weights and (self.rank_pattern or self.alpha_pattern or self.dora):
+            raise InvalidInput(
+                f"init {self.init} goes with one rank for all layers and without DoRA",
+                received=f"rank_pattern {self.rank_pattern}, dora {self.dora}",
+                next_step="drop the patterns and DoRA, or choose --method.init default",
+            )
+
+    def _other_ranks(self) -> Iterable[int]:
+        return self.rank_pattern.values()
+
+    @property
+    def _moves_weights(self) -> bool:
+        return self.init in ("pissa", "olora")
 
     def attach(self, backbone: LoadedBackbone) -> Any:
-        from peft import LoraConfig
-        from transformers.pytorch_utils import Conv1D
+        return wrap(backbone, self._config(backbone))
 
-        alpha = int(self.alpha) if float(self.alpha).is_integer() else self.alpha
+    def _config(self, backbone: LoadedBackbone, **changes: Any) -> Any:
+        from peft import LoraConfig
+
         targets = resolve_targets(backbone, self.targets)
-        transposed = {isinstance(backbone.model.get_submodule(n), Conv1D) for n in targets}
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT only divides by it
-            lora_dropout=self.dropout,
-            target_modules=targets,
-            fan_in_fan_out=transposed == {True},  # GPT-2 keeps its weights as (in, out)
+        alpha = int(self.alpha) if float(self.alpha).is_integer() else self.alpha
+        options: dict[str, Any] = {
+            "r": self.rank,
+            "lora_alpha": alpha,  # PEFT only divides by it
+            "lora_dropout": self.dropout,
+            "target_modules": targets,
+            "fan_in_fan_out": stored_transposed(backbone, targets),
+            "use_rslora": self.rslora,
+            "use_dora": self.dora,
+            "init_lora_weights": True if self.init == "default" else self.init,
+            "rank_pattern": dict(self.rank_pattern),
+            "alpha_pattern": dict(self.alpha_pattern),
+        }
+        return LoraConfig(**{**options, **changes})
+
+    def rate_factor(self, parameter: str) -> float:
+        return self.learning_rate_ratio if ".lora_B." in parameter else 1.0
+
+    def fit(self, bench: Workbench) -> Predictor:
+        if not self._moves_weights:
+            return super().fit(bench)
+        names = resolve_targets(bench.backbone, self.targets)
+        whole = bench.backbone.model
+        untouched = {n: whole.get_submodule(n).weight.detach().clone() for n in names}
+        model = bench.attach(self)
+        start = {n: p.detach().clone() for n, p in model.named_parameters() if ".lora_" in n}
+        counted = bench.parameters(model)
+        bench.train(model)
+        plain = self._as_plain(bench, model, start, untouched)
+        return ModelPredictor(model=plain, bench=bench, parameters=counted)
+
+    def _as_plain(self, bench: Workbench, model: Any, start: Any, untouched: Any) -> Any:
+        """The same function as a LoRA of twice the rank on the weights as they were."""
+        import torch
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        with torch.no_grad():
+            trained = get_peft_model_state_dict(model, save_embedding_layers=False)
+            for name in [n for n in trained if ".lora_A." in n or ".lora_B." in n]:
+                first = start[name.replace(".weight", ".default.weight")]
+                if ".lora_A." in name:
+                    trained[name] = torch.cat([trained[name], first], dim=0)
+                else:
+                    trained[name] = torch.cat([trained[name], -first], dim=1)
+            base = model.unload()
+            for name, weight in untouched.items():
+                base.get_submodule(name).weight.copy_(weight)
+        scale = 2**0.5 if self.rslora else 2  # so that alpha over the doubled rank stays the same
+        config = self._config(
+            bench.backbone, r=2 * self.rank, lora_alpha=self.alpha * scale, init_lora_weights=True
         )
-        return wrap(backbone, config)
+        plain = wrap(bench.backbone, config)
+        set_peft_model_state_dict(plain, trained)
+        return plain.eval()

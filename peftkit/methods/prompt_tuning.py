@@ -13,7 +13,7 @@ from peftkit.backbones import LoadedBackbone
 from peftkit.bounds import Ge
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import wrap
+from peftkit.methods._peft import prompt_options, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,10 @@ class PromptTuning(Method):
         settle(self, "method")
 
     def attach(self, backbone: LoadedBackbone) -> Any:
-        from peft import PromptTuningConfig, TaskType
+        from peft import PromptTuningConfig
 
-        embedding = backbone.model.get_input_embeddings()
         config = PromptTuningConfig(
-            task_type=TaskType.SEQ_CLS,
-            num_virtual_tokens=self.num_tokens,
             prompt_tuning_init="SAMPLE_VOCAB" if self.init == "vocabulary" else "RANDOM",
-            # Given because PEFT looks for names that not every configuration has (DistilBERT).
-            token_dim=embedding.embedding_dim,
-            num_layers=len(backbone.layers.blocks),
-            num_attention_heads=backbone.model.config.num_attention_heads,
-            num_transformer_submodules=1,
+            **prompt_options(backbone, self.num_tokens),
         )
         return wrap(backbone, config)

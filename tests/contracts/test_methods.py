@@ -15,7 +15,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import peftkit
 from peftkit import parts
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
+from peftkit.merging import fold
 from peftkit.methods import Method
 from peftkit.seeds import seeded
 from peftkit.train import batch_order
@@ -34,19 +35,42 @@ from peftkit.train import batch_order
 pytestmark = pytest.mark.usefixtures("libraries")
 
 METHODS = parts.find("method")
+MATRIX = pytest.mark.matrix
 FAMILIES = tuple(families())
 # A method without `attach` trains no model: it works on features, or on words.
 ATTACHED = tuple(m for m in METHODS if parts.load("method", m).attach is not Method.attach)
 # An adapter sits beside weights that stay; the others train the backbone's own.
-ADAPTERS = tuple(m for m in ATTACHED if parts.load("method", m).rung == "parameter-efficient")
-UNSUPPORTED = {("bitfit", "llama"): "has no bias to train"}
+ADAPTERS = tuple(m for m in ATTACHED if parts.load("method", m).rung not in ("full", "retrain"))
+_NO_BIAS = "has no bias to train"
+_NO_CACHE = "takes keys and values from outside"
+UNSUPPORTED = {
+    **{("bitfit", family): _NO_BIAS for family in ("gemma", "llama", "mistral", "modernbert")},
+    **{
+        ("prefix_tuning", family): _NO_CACHE
+        for family in ("albert", "deberta_v2", "distilbert", "modernbert")
+    },
+}
 STEPS, BATCH = 6, 4
+
+
+def by_default(method: str, family: str) -> bool:
+    """Whether a pair is tried without `-m matrix`: all of BERT and LoRA, a third of the others."""
+    number = METHODS.index(method) + FAMILIES.index(family)
+    return family == "bert" or method in ("lora", "scratch") or number % 3 == 0
+
+
+def parameters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Pairs of method and family as parameters of a test."""
+    return [
+        pytest.param(*pair, id="-".join(pair), marks=() if by_default(*pair) else MATRIX)
+        for pair in pairs
+    ]
 
 
 def pairs(methods: tuple[str, ...]) -> Any:
     """Every method given on every family that can carry it, as parameters of a test."""
     every = [(m, f) for m in methods for f in FAMILIES if (m, f) not in UNSUPPORTED]
-    return pytest.mark.parametrize(("method", "family"), every, ids=["-".join(p) for p in every])
+    return pytest.mark.parametrize(("method", "family"), parameters(every))
 
 
 # ---- what is looked at
@@ -211,24 +235,33 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
     return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
 
 
+def differ(a: torch.Tensor, b: torch.Tensor, share: float = 1e-2) -> bool:
+    """Whether two sets of logits differ by more than a share of the largest."""
+    return bool((a - b).abs().max() > share * float(b.abs().max()))
+
+
 def is_key_bias(name: str) -> bool:
     """A shift of all keys changes no attention weight, so its gradient is zero but for rounding."""
-    return re.search(r"\.(key|k_lin)\.(base_layer\.)?(bitfit_)?bias", name) is not None
+    return (
+        re.search(r"\.(key|k_lin|(pos_)?key_proj|k_proj)\.(base_layer\.)?(bitfit_)?bias", name)
+        is not None
+    )
 
 
 # ---- what there is
 
 
 def test_the_known_methods_and_families_are_among_those_found() -> None:
-    assert len(METHODS) >= 9
+    assert len(METHODS) >= 14
+    assert {"ia3", "last_layers", "layernorm_tuning", "p_tuning", "prefix_tuning"} < set(ATTACHED)
     assert {"bitfit", "bottleneck", "full", "linear_probe", "lora", "none"} < set(METHODS)
     assert {"prompt_tuning", "scratch", "tfidf"} < set(METHODS)
     assert {"bitfit", "bottleneck", "full", "lora", "prompt_tuning", "scratch"} <= set(ATTACHED)
-    assert len(FAMILIES) >= 5
+    assert len(FAMILIES) >= 13
     assert {"bert", "distilbert", "gpt2", "llama", "roberta"} <= set(FAMILIES)
 
 
-@pytest.mark.parametrize(("method", "family"), UNSUPPORTED, ids=map("-".join, UNSUPPORTED))
+@pytest.mark.parametrize(("method", "family"), parameters(UNSUPPORTED))
 def test_a_pair_that_cannot_exist_says_why(
     fresh: Callable[..., Start], method: str, family: str
 ) -> None:
@@ -249,7 +282,7 @@ def test_starts_as_the_bare_model_exactly_if_it_says_so(
     if begun.bench.recipe.method.identity_at_start:
         assert close(logits, begun.bare_logits, 1e-6)
     else:
-        assert not close(logits, begun.bare_logits, 1e-2)
+        assert differ(logits, begun.bare_logits)
 
 
 @pairs(ATTACHED)
@@ -285,27 +318,68 @@ def test_trains_as_many_parameters_as_its_closed_form_says(
 # Twins: width 32, 2 blocks, inner width 64 (GPT-2: 128), keys and values of Llama 16 wide.
 D, L, RANK, M, PROMPT = 32, 2, 8, 32 // 16, 10
 _BERT_SHAPES = 4 * [(D, D)] + [(D, 64), (64, D)]
+_LLAMA_SHAPES = [(D, D), (D, 16), (D, 16), (D, D), (D, 64), (D, 64), (64, D)]
+# The linear layers of a block, in and out.
 SHAPES = {
-    "bert": _BERT_SHAPES,
-    "roberta": _BERT_SHAPES,
-    "distilbert": _BERT_SHAPES,
+    **dict.fromkeys(
+        ("albert", "bert", "deberta_v2", "distilbert", "electra", "phi", "roberta"), _BERT_SHAPES
+    ),
+    **dict.fromkeys(("llama", "mistral", "qwen"), _LLAMA_SHAPES),
+    "gemma": [(D, D), (D, 8), (D, 8), (D, D), (D, 64), (D, 64), (64, D)],
     "gpt2": [(D, 3 * D), (D, D), (D, 128), (128, D)],
-    "llama": [(D, D), (D, 16), (D, 16), (D, D), (D, 64), (D, 64), (64, D)],
+    "modernbert": [(D, 3 * D), (D, D), (D, 128), (64, D)],
 }
-_BERT_BIASES = D + L * (4 * D + D + 64 + D + D)  # embeddings; q k v o, norm, up, down, norm
+# Blocks that have weights of their own: ALBERT's is one, used twice.
+BLOCKS = {family: 1 if family == "albert" else L for family in SHAPES}
+_BERT_BLOCK = 4 * D + D + 64 + D + D  # q k v o, norm, up, down, norm
 BIASES = {
-    "bert": _BERT_BIASES + D,  # and the pooler's
-    "roberta": _BERT_BIASES,
-    "distilbert": _BERT_BIASES,
+    "bert": D + L * _BERT_BLOCK + D,  # embeddings first, the pooler last
+    "roberta": D + L * _BERT_BLOCK,
+    "distilbert": D + L * _BERT_BLOCK,
+    "electra": 16 + D + L * _BERT_BLOCK,  # embeddings are 16 wide, and projected
+    "albert": 16 + D + _BERT_BLOCK + D,
+    "deberta_v2": D + L * (_BERT_BLOCK + 2 * D),  # positions have their own query and key
     "gpt2": L * (D + 3 * D + D + D + 128 + D) + D,
+    "qwen": L * (D + 16 + 16),
+    "phi": L * (4 * D + 64 + D + D) + D,
 }
+_DENSE_HEAD = D * D + D + D * 3 + 3
 HEADS = {
-    "bert": D * 3 + 3,
-    "roberta": D * D + D + D * 3 + 3,
-    "distilbert": D * D + D + D * 3 + 3,
-    "gpt2": D * 3,
-    "llama": D * 3,
+    **dict.fromkeys(("albert", "bert"), D * 3 + 3),
+    **dict.fromkeys(("deberta_v2", "distilbert", "electra", "roberta"), _DENSE_HEAD),
+    **dict.fromkeys(("gemma", "gpt2", "llama", "mistral", "phi", "qwen"), D * 3),
+    "modernbert": D * D + D + D * 3 + 3,  # a norm without bias instead of a bias
 }
+# Numbers in normalisation layers: gain and bias, or gain alone.
+NORMS = {
+    **dict.fromkeys(("bert", "deberta_v2", "distilbert", "roberta"), 2 * D + L * 4 * D),
+    "electra": 2 * 16 + L * 4 * D,
+    "albert": 2 * 16 + 4 * D,
+    "gpt2": L * 4 * D + 2 * D,
+    "phi": L * 2 * D + 2 * D,
+    **dict.fromkeys(("gemma", "llama", "mistral", "qwen"), L * 2 * D + D),
+    "modernbert": D + (2 * L - 1) * D + D,  # the first block has no norm before attention
+}
+# Outputs of the key and value projections, and inputs of the MLP's last: what IA3 scales.
+SCALED = {
+    **dict.fromkeys(SHAPES, 2 * D + 64),
+    **dict.fromkeys(("llama", "mistral", "qwen"), 2 * 16 + 64),
+    "gemma": 2 * 8 + 64,
+    "gpt2": 3 * D + 128,
+    "modernbert": 3 * D + 64,
+}
+
+
+EMBEDDED = {family: 16 if family in ("albert", "electra") else D for family in SHAPES}
+KEYS = {**dict.fromkeys(SHAPES, D), "llama": 16, "mistral": 16, "qwen": 16, "gemma": 8}
+
+
+def _last_two_blocks(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
+    """All blocks of a twin, and what normalises their output."""
+    blocks = [p for n, p in bare.items() if re.search(r"\.(layers?|h|albert_layer_groups)\.\d", n)]
+    final = D * {"gpt2": 2, "phi": 2}.get(family, 1 if SHAPES[family] == _LLAMA_SHAPES else 0)
+    final += D if family in ("gemma", "modernbert") else 0
+    return sum(p.numel() for p in blocks) + final
 
 
 def _everything_but_the_head(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
@@ -313,9 +387,22 @@ def _everything_but_the_head(family: str, bare: dict[str, torch.nn.Parameter]) -
 
 
 CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
-    "lora": lambda family, _: L * sum(RANK * (d_in + d_out) for d_in, d_out in SHAPES[family]),
-    "bottleneck": lambda *_: 2 * L * (2 * D * M + M + D),
-    "prompt_tuning": lambda *_: PROMPT * D,
+    "lora": lambda family, _: (
+        BLOCKS[family] * sum(RANK * (d_in + d_out) for d_in, d_out in SHAPES[family])
+    ),
+    "bottleneck": lambda family, _: 2 * BLOCKS[family] * (2 * D * M + M + D),
+    "prompt_tuning": lambda family, _: PROMPT * EMBEDDED[family],
+    "p_tuning": lambda family, _: (
+        PROMPT * EMBEDDED[family]
+        + 2 * EMBEDDED[family] * 128
+        + 128 * 128
+        + 2 * 128
+        + EMBEDDED[family]
+    ),
+    "prefix_tuning": lambda family, _: L * PROMPT * 2 * KEYS[family],
+    "ia3": lambda family, _: BLOCKS[family] * SCALED[family],
+    "layernorm_tuning": lambda family, _: NORMS[family],
+    "last_layers": _last_two_blocks,
     "bitfit": lambda family, _: BIASES[family],
     "full": _everything_but_the_head,
     "scratch": _everything_but_the_head,
@@ -326,13 +413,13 @@ CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
 def test_every_method_starts_from_the_same_head(start: Callable[..., Start], family: str) -> None:
     heads = {}
     for method in ATTACHED:
-        if (method, family) in UNSUPPORTED:
+        if (method, family) in UNSUPPORTED or not by_default(method, family):
             continue
         begun = start(method, family)
-        trained = begun.trainable().items()
+        wrapped = r"^base_model\.(model\.)?|(modules_to_save|ln_tuning_layers)\.default\."
         heads[method] = {
-            re.sub(r"^.*(?=(pre_)?classifier|score)|modules_to_save\.default\.", "", name): p
-            for name, p in trained
+            re.sub(wrapped, "", name): p
+            for name, p in begun.trainable().items()
             if begun.is_head(name)
         }
     first = heads.pop("scratch")
@@ -363,7 +450,7 @@ def test_learning_can_start(start: Callable[..., Start], method: str, family: st
         if begun.is_head(name) or is_key_bias(name):
             continue
         place = re.split(r"\.default\b", name)[0].rpartition(".")[0]
-        places[place] = places.get(place, False) or bool(gradient.abs().max() > 1e-8)
+        places[place] = places.get(place, False) or bool(gradient.abs().max() > 1e-13)
 
     assert places
     assert [place for place, learns in places.items() if not learns] == []
@@ -375,7 +462,7 @@ def test_gradient_reaches_every_trained_tensor_once_perturbed(
 ) -> None:
     begun = fresh(method, family)
     perturb(begun)
-    silent = [n for n, g in gradients(begun).items() if not g.abs().max() > 1e-9]
+    silent = [n for n, g in gradients(begun).items() if not g.abs().max() > 1e-13]
 
     assert [name for name in silent if not is_key_bias(name)] == []
 
@@ -401,8 +488,9 @@ def test_training_moves_what_is_declared_and_nothing_else(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], family: str) -> None:
-    done = {m: fitted(m, family) for m in METHODS if (m, family) not in UNSUPPORTED}
-    bench = done["full"].bench
+    chosen = [m for m in METHODS if (m, family) not in UNSUPPORTED and by_default(m, family)]
+    done = {m: fitted(m, family) for m in chosen}
+    bench = done["scratch"].bench
     examples = bench.encode(bench.data.train)
     order = batch_order(
         [len(e["input_ids"]) for e in examples],
@@ -419,8 +507,8 @@ def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], famil
         if method in ATTACHED:
             assert fit.embedded == padded, method
             compared += 1
-    assert compared == len([m for m in ATTACHED if (m, family) not in UNSUPPORTED])
-    assert done["linear_probe"].labels
+    assert compared == len([m for m in chosen if m in ATTACHED]) >= 2
+    assert family != "bert" or done["linear_probe"].labels
 
 
 GRADIENT_TRAINED = tuple(m for m in METHODS if parts.load("method", m).learning_rate is not None)
@@ -594,7 +682,7 @@ def test_the_adapter_taken_away_is_the_bare_model_again(
         with begun.model.disable_adapter():
             bare = logits_of(begun.model, batch)
 
-    assert not close(moved, begun.bare_logits, 1e-2)
+    assert differ(moved, begun.bare_logits)
     assert torch.equal(bare, begun.bare_logits)
 
 
@@ -605,8 +693,8 @@ def test_merging_keeps_names_and_outputs_or_is_refused(
     begun = fresh(method, family)
     names = set(copy.deepcopy(begun.bench.backbone.model).state_dict())
     if not begun.bench.recipe.method.mergeable:
-        with pytest.raises((Unsupported, AttributeError)):
-            begun.model.merge_and_unload()
+        with pytest.raises(Unsupported):
+            fold(begun.model)
         return
     with torch.no_grad(), seeded(0, "biases"):  # a bias forgotten in merging would not be seen
         for name, parameter in begun.model.named_parameters():
@@ -615,11 +703,11 @@ def test_merging_keeps_names_and_outputs_or_is_refused(
     perturb(begun)
     batch = batch_of(begun.bench)
     adapted = logits_of(begun.model, batch)
-    merged = begun.model.merge_and_unload()
+    merged = fold(begun.model)
 
     assert names != set(begun.bare)
     assert {name for name, _ in merged.named_parameters()} == set(begun.bare)
-    assert not close(adapted, begun.bare_logits, 0.1)
+    assert differ(adapted, begun.bare_logits, 0.1)
     assert close(logits_of(merged, batch), adapted, 1e-4)
 
 

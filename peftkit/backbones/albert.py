@@ -1,0 +1,26 @@
+"""ALBERT (Lan et al. 2020): one block of weights used again and again, narrow embeddings."""
+
+from peftkit.backbones._family import Family
+
+FAMILY = Family(
+    name="albert",
+    model_types=("albert",),
+    roles={
+        "query": ("albert_layers.0.attention.query",),
+        "key": ("albert_layers.0.attention.key",),
+        "value": ("albert_layers.0.attention.value",),
+        "attention_output": ("albert_layers.0.attention.dense",),
+        "mlp_input": ("albert_layers.0.ffn",),
+        "mlp_output": ("albert_layers.0.ffn_output",),
+    },
+    pooling="first",
+    twin={
+        "model_type": "albert",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "embedding_size": 16,
+    },
+)

@@ -1,0 +1,20 @@
+"""Ten trained keys and values stand before those of every block.
+
+    python recipes/classify_prefix_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
+
+Expect: @EXPECT
+Follows: Li and Liang 2021, arXiv:2101.00190.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="bundled",
+    method="prefix_tuning",
+    task={"name": "text_classification", "data": "pydocs/library", "size": 512},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,196 @@
+"""Plants faults, one at a time, in a copy of peftkit, and sees whether a test notices.
+
+    python tests/plant_faults.py [NAME...]
+
+A contract test is worth something only if it fails where the contract is broken. Each fault below
+is one replacement of text; the tests named with it run on the copy until the first failure. Ends
+with 1 if a fault was missed, or if its text is no longer found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONTRACTS = "tests/contracts/test_methods.py"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One replacement of text in one file, and the tests that must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str = CONTRACTS
+    only: str = "bert or gpt2"
+
+
+FAULTS = (
+    Fault(
+        "forgotten freeze", "peftkit/workbench.py",
+        "model = method.attach(backbone)",
+        "model = method.attach(backbone).requires_grad_(True)",
+    ),
+    Fault(
+        "bottleneck leaves the LayerNorms trainable", "peftkit/methods/bottleneck.py",
+        "        return wrap(backbone, config)",
+        "        model = wrap(backbone, config)\n"
+        "        [p.requires_grad_(True) for n, p in model.named_parameters() if 'Norm' in n]\n"
+        "        return model",
+        only="bottleneck",
+    ),
+    Fault(
+        "LoRA does not start as the identity", "peftkit/methods/lora.py",
+        "lora_dropout=self.dropout,", "lora_dropout=self.dropout, init_lora_weights=False,",
+        only="lora",
+    ),
+    Fault(
+        "LoRA with A and B both zero", "peftkit/methods/lora.py",
+        "        return wrap(backbone, config)",
+        "        model = wrap(backbone, config)\n"
+        "        [p.data.zero_() for n, p in model.named_parameters() if 'lora_A' in n]\n"
+        "        return model",
+        only="lora",
+    ),
+    Fault(
+        "head from the surroundings' random state", "peftkit/backbones/_load.py",
+        'with seeded(seed, "head"):', "if True:",
+    ),
+    Fault(
+        "adapter from the surroundings' random state", "peftkit/workbench.py",
+        'with seeded(self.recipe.seed, "adapter"):', "if True:",
+    ),
+    Fault(
+        "head neither trained nor saved with an adapter", "peftkit/methods/_peft.py",
+        "config.modules_to_save = list(backbone.layers.head)", "config.modules_to_save = None",
+    ),
+    Fault(
+        "last token found without the mask", "peftkit/backbones/_pooling.py",
+        "last = (positions * (mask != 0)).argmax(dim=1)",
+        "last = (positions * (mask > -1)).argmax(dim=1)",
+    ),
+    Fault(
+        "mean over the padding too", "peftkit/backbones/_pooling.py",
+        "weight = mask.to(hidden.dtype)[..., None]",
+        "weight = torch.ones_like(mask).to(hidden.dtype)[..., None]",
+        tests="tests/test_backbones.py", only="",
+    ),
+    Fault(
+        "virtual tokens do not shorten the text", "peftkit/workbench.py",
+        "room -= self.virtual_tokens", "room -= 0",
+    ),
+    Fault(
+        "scratch keeps the pretrained weights", "peftkit/methods/scratch.py",
+        "from_pretrained: ClassVar[bool] = False", "from_pretrained: ClassVar[bool] = True",
+    ),
+    Fault(
+        "full freezes the embeddings", "peftkit/methods/full.py",
+        "return backbone.model.requires_grad_(True)",
+        "backbone.model.requires_grad_(True).get_input_embeddings().requires_grad_(False)\n"
+        "        return backbone.model",
+    ),
+    Fault(
+        "BitFit forgets a bias in merging", "peftkit/bitfit/layer.py",
+        "            bias.data = total\n", "            pass\n", only="bitfit",
+    ),
+    Fault(
+        "order of batches drawn from the global state", "peftkit/train.py",
+        'np.random.default_rng(derive(seed, "order"))',
+        "np.random.default_rng(np.random.randint(2**32))",
+    ),
+    Fault(
+        "every epoch in the same order", "peftkit/train.py",
+        "[random.permutation(len(lengths)) for _ in range(epochs)]",
+        "[random.permutation(len(lengths))] * epochs",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "dropout does not follow the seed", "peftkit/train.py",
+        'seed=derive(seed, "dropout") % 2**32', "seed=7",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "evaluation draws from training's random numbers", "peftkit/train.py",
+        "with torch.random.fork_rng():", "if torch.rand(1) < 2:",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "dropout left on in evaluation", "peftkit/evaluate.py",
+        "    model.eval()\n", "    model.train()\n",
+        tests="tests/test_evaluate.py", only="",
+    ),
+    Fault(
+        "accumulated gradients not averaged", "peftkit/train.py",
+        "trainer.loss_is_scaled_for_ga = False", "trainer.loss_is_scaled_for_ga = True",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "gradients never clipped", "peftkit/train.py",
+        "max_grad_norm=training.max_grad_norm", "max_grad_norm=0.0",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "the last state returned instead of the best", "peftkit/train.py",
+        "    watch.return_to_best(model)\n", "",
+        tests="tests/test_train.py", only="",
+    ),
+    Fault(
+        "the test rows scored in the order of their lengths", "peftkit/evaluate.py",
+        "result[batch] = values", "result[[found.index((batch, values))]] = values[:1]",
+        tests="tests/test_evaluate.py", only="",
+    ),
+    Fault(
+        "the head counted as the method's", "peftkit/workbench.py",
+        "Parameters(method=total - head, head=head)", "Parameters(method=total, head=0)",
+    ),
+)  # fmt: skip
+
+
+def caught_by(fault: Fault, copy: Path) -> str | None:
+    """Name the first test that fails once the fault is in `copy`, None if all pass."""
+    path = copy / fault.file
+    right = path.read_text(encoding="utf-8")
+    if right.count(fault.old) != 1:
+        sys.exit(f"{fault.name}: its text stands {right.count(fault.old)} times in {fault.file}")
+    path.write_text(right.replace(fault.old, fault.new), encoding="utf-8")
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-rfE"]
+        done = subprocess.run(
+            [*command, "-p", "no:cacheprovider", fault.tests, "-k", fault.only],
+            cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(right, encoding="utf-8")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode not in (0, 1):
+        sys.exit(f"{fault.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
+    return failed[0].split(" - ")[0].partition(" ")[2] if failed else None
+
+
+def main() -> None:
+    """Try every fault, or those named."""
+    chosen = [f for f in FAULTS if not sys.argv[1:] or f.name in sys.argv[1:]]
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(
+            ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "results", ".*cache")
+        )
+        for number, fault in enumerate(chosen, 1):
+            test = caught_by(fault, copy)
+            missed += test is None
+            print(f"{number}/{len(chosen)} {fault.name}: {test or 'MISSED'}", flush=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
