@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peftkit.backbones import LoadedBackbone, load, locate
-from peftkit.errors import InvalidInput
+from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
 from peftkit.record import record_key
 from peftkit.seeds import seeded
@@ -116,6 +116,15 @@ class Workbench:
             from peftkit.heads import start_head
 
             start_head(self, self.recipe.training.head_init)
+        whole = backbone.model
+        if (
+            self.recipe.training.gradient_checkpointing
+            and not whole.supports_gradient_checkpointing
+        ):
+            raise Unsupported(
+                f"{type(whole).__name__} knows no gradient checkpointing: "
+                "leave --training.gradient-checkpointing out"
+            )
         with seeded(self.recipe.seed, "adapter"):
             model = method.attach(backbone)
         _train_in_float32(model)

@@ -78,7 +78,59 @@ KNOWN: dict[str, tuple[str, list[str], dict[str, list[str]]]] = {
             "mlp_output": ["mlp.c_proj"],
         },
     ),
-    "llama": ("model.layers", ["score"], _LLAMA),
+    **{name: ("model.layers", ["score"], _LLAMA) for name in ("gemma", "llama", "mistral", "qwen")},
+    "phi": (
+        "model.layers",
+        ["score"],
+        {
+            **_LLAMA,
+            "attention_output": ["self_attn.dense"],
+            "mlp_input": ["mlp.fc1"],
+            "mlp_output": ["mlp.fc2"],
+        },
+    ),
+    "electra": ("electra.encoder.layer", ["classifier"], _BERT),
+    "deberta_v2": (
+        "deberta.encoder.layer",
+        ["pooler", "classifier"],
+        {
+            **_BERT,
+            "query": ["attention.self.query_proj"],
+            "key": ["attention.self.key_proj"],
+            "value": ["attention.self.value_proj"],
+        },
+    ),
+    "albert": (
+        "albert.encoder.albert_layer_groups",
+        ["classifier"],
+        {
+            "query": ["albert_layers.0.attention.query"],
+            "key": ["albert_layers.0.attention.key"],
+            "value": ["albert_layers.0.attention.value"],
+            "attention_output": ["albert_layers.0.attention.dense"],
+            "mlp_input": ["albert_layers.0.ffn"],
+            "mlp_output": ["albert_layers.0.ffn_output"],
+        },
+    ),
+    "modernbert": (
+        "model.layers",
+        ["head", "classifier"],
+        {
+            "query": ["attn.Wqkv"],
+            "key": ["attn.Wqkv"],
+            "value": ["attn.Wqkv"],
+            "attention_output": ["attn.Wo"],
+            "mlp_input": ["mlp.Wi"],
+            "mlp_output": ["mlp.Wo"],
+        },
+    ),
+}
+# What normalises the output of the last block, where that is no part of it.
+FINAL_NORMS = {
+    **dict.fromkeys(("gemma", "llama", "mistral", "qwen"), ("model.norm",)),
+    "gpt2": ("transformer.ln_f",),
+    "modernbert": ("model.final_norm",),
+    "phi": ("model.final_layernorm",),
 }
 
 
@@ -88,14 +140,13 @@ def inside(layers: Any, role: str, block: str) -> list[str]:
 
 @pytest.mark.parametrize("family", families())
 def test_the_roles_of_a_family_are_played_by_these_layers(family: str) -> None:
-    assert set(KNOWN) <= set(families())
-    if family not in KNOWN:
-        pytest.skip("no list of its layers here yet")
+    assert set(KNOWN) == set(families())
     found = load_as_classifier(f"twin:{family}")
     stack, head, roles = KNOWN[family]
 
     assert found.layers.family == family
-    assert found.layers.blocks == (f"{stack}.0", f"{stack}.1")
+    assert found.layers.blocks == tuple(f"{stack}.{i}" for i in range(2 - (family == "albert")))
+    assert found.layers.final_norms == FINAL_NORMS.get(family, ())
     assert list(found.layers.head) == head
     assert found.layers.hidden_size == 32
     for block in found.layers.blocks:

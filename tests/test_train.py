@@ -557,19 +557,14 @@ def test_a_method_without_a_learning_rate_cannot_be_trained(
 # ---- options that change the costs only
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "prompt_tuning", "linear_probe"])
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_gradient_checkpointing_changes_no_result(
-    make_bench: Callable[..., Any], method: str, family: str
-) -> None:
+def test_gradient_checkpointing_is_nothing_to_a_probe(make_bench: Callable[..., Any]) -> None:
+    """For methods that train through the backbone, see the contracts."""
     logits = []
     for on in (False, True):
-        bench = make_bench(method, f"twin:{family}", gradient_checkpointing=on, learning_rate=0.01)
+        bench = make_bench("linear_probe", gradient_checkpointing=on, learning_rate=0.01)
         logits.append(bench.recipe.method.fit(bench).outputs(bench.data.test))
-        if method != "linear_probe":
-            assert bench.backbone.model.is_activation_checkpointing is on
 
-    np.testing.assert_allclose(logits[1], logits[0], atol=1e-6)
+    np.testing.assert_array_equal(logits[1], logits[0])
 
 
 def test_dropout_is_drawn_from_a_stream_of_its_own(make_bench: Callable[..., Any]) -> None:

@@ -28,11 +28,11 @@ def stock_pooling(config: Any) -> Pooling:
     """
     from transformers.models.auto import modeling_auto as auto
 
+    if getattr(config, "classifier_pooling", None) == "mean":  # ModernBERT lets one choose
+        return "mean"
     family = family_of(config.model_type)
     if family is not None:
         return family.pooling
-    if getattr(config, "classifier_pooling", None) == "mean":  # ModernBERT lets one choose
-        return "mean"
     causal = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last" if causal and not masked else "first"

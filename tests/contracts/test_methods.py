@@ -263,10 +263,14 @@ def test_the_known_methods_and_families_are_among_those_found() -> None:
 
 @pytest.mark.parametrize(("method", "family"), parameters(UNSUPPORTED))
 def test_a_pair_that_cannot_exist_says_why(
-    fresh: Callable[..., Start], method: str, family: str
+    fresh: Callable[..., Start],
+    record_property: Callable[[str, object], None],
+    method: str,
+    family: str,
 ) -> None:
-    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]):
+    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]) as caught:
         fresh(method, family)
+    record_property("unsupported", str(caught.value))  # benchmarks/support.py reads it
 
 
 # ---- the start
@@ -509,6 +513,29 @@ def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], famil
             compared += 1
     assert compared == len([m for m in chosen if m in ATTACHED]) >= 2
     assert family != "bert" or done["linear_probe"].labels
+
+
+@pairs(ATTACHED)
+def test_checkpointing_changes_no_result_or_is_refused(
+    make_bench: Callable[..., Any], method: str, family: str
+) -> None:
+    if not parts.load("method", method).works_with_checkpointing:
+        with pytest.raises(InvalidInput, match="gradient checkpointing"):
+            make_bench(method, f"twin:{family}", gradient_checkpointing=True)
+        return
+    if family == "albert":  # nor can transformers
+        bench = make_bench(method, "twin:albert", gradient_checkpointing=True)
+        with pytest.raises(Unsupported, match="no gradient checkpointing"):
+            bench.attach(bench.recipe.method)
+        return
+    logits = []
+    for on in (False, True):
+        options = {"gradient_checkpointing": on, "learning_rate": 0.01}
+        bench = make_bench(method, f"twin:{family}", **options)
+        logits.append(bench.recipe.method.fit(bench).outputs(bench.data.test))
+        assert bench.backbone.model.is_activation_checkpointing is on
+
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-6)
 
 
 GRADIENT_TRAINED = tuple(m for m in METHODS if parts.load("method", m).learning_rate is not None)

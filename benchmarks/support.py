@@ -1,0 +1,96 @@
+"""Which method works on which family of backbones: docs/support.md, from the contract tests.
+
+    python benchmarks/support.py [--jobs 2]
+
+Runs every contract of every pair of method and family on tiny random twins (`make test` runs a
+third of the pairs), and writes a table: a pair works if all of its tests passed, and is
+unsupported if the test that says why passed.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+from peftkit import parts
+from peftkit.backbones import families
+from peftkit.environment import environment
+from peftkit.record import write_atomically
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "docs" / "support.md"
+HEAD = """# What works on what
+
+Written by `python benchmarks/support.py`, on tiny random twins of each family, text classification.
+A number is how many contract tests of the pair were run, and all of them passed: it starts as the
+bare backbone, trains what it declares and nothing else, as many parameters as its closed form says,
+on the same batches as every other method, learns, depends on the seed alone, is saved and loaded
+bit-equal, ignores padding, can be taken away, merges with equal outputs or refuses to.
+"""
+
+
+def run_contracts(jobs: int) -> ET.Element:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--junitxml", str(file)]
+        subprocess.run(
+            [*command, "-m", "matrix or not matrix", "tests/contracts"], cwd=ROOT, check=False
+        )
+        return ET.parse(file).getroot()
+
+
+def cells(tests: ET.Element) -> tuple[dict[tuple[str, str], str], dict[str, list[str]]]:
+    """Text of each cell, and the pairs behind every reason for there being none."""
+    passed: dict[tuple[str, str], int] = defaultdict(int)
+    failed: set[tuple[str, str]] = set()
+    reasons: dict[str, list[str]] = defaultdict(list)
+    text: dict[tuple[str, str], str] = {}
+    for case in tests.iter("testcase"):
+        pair = re.search(r"\[(\w+)-(\w+)\]$", case.attrib["name"])
+        if pair is None:
+            continue
+        key = (pair[1], pair[2])
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.add(key)
+        elif case.find("skipped") is None:
+            passed[key] += 1
+        for entry in case.iter("property"):
+            if entry.attrib["name"] == "unsupported":
+                text[key] = "-"
+                reasons[entry.attrib["value"]].append("-".join(key))
+    for key, count in passed.items():
+        text.setdefault(key, f"{count}")
+    for key in failed:
+        text[key] = "FAILED"
+    return text, reasons
+
+
+def page(text: dict[tuple[str, str], str], reasons: dict[str, list[str]]) -> str:
+    methods = [m for m in parts.find("method") if any(m == key[0] for key in text)]
+    lines = [HEAD, f"| method | {' | '.join(families())} |", "|---|" + "---|" * len(families())]
+    for method in methods:
+        row = " | ".join(text.get((method, family), "not run") for family in families())
+        lines.append(f"| {method} | {row} |")
+    lines += ["", "Unsupported (-):", ""]
+    lines += [f"- {', '.join(pairs)}: {reason}" for reason, pairs in sorted(reasons.items())]
+    versions = environment()["versions"]
+    shown = ", ".join(f"{n} {versions[n]}" for n in ("torch", "transformers", "peft"))
+    return "\n".join([*lines, "", f"With {shown}.", ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2)
+    text, reasons = cells(run_contracts(parser.parse_args().jobs))
+    write_atomically(OUT, page(text, reasons))
+    print(f"wrote {OUT.relative_to(ROOT)}")
+    if "FAILED" in text.values():
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
