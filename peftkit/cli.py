@@ -220,8 +220,17 @@ def _predict(argv: list[str]) -> int:
         if own.get("json"):
             print(json.dumps(answer))
         else:
-            print(f"{answer['label']}\t{answer['probability']:.3f}\t{answer['text']}")
+            print(*(_cell(value) for value in answer.values()), sep="\t")
     return 0
+
+
+def _cell(value: Any) -> str:
+    """One value of an answer, for people."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return "; ".join(" ".join(str(v) for v in each.values()) for each in value) or "-"
+    return str(value)
 
 
 def _load(folder: Path, own: dict[str, Any]) -> Any:

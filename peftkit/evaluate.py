@@ -5,34 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from peftkit.device import device, resolve_precision
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from peftkit.tasks import Example, Progress
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a batch; above, only padding grows
+IGNORED = -100  # the label of a token that has none, as in transformers
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
 def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
-    """Return a function that pads examples to the longest of a batch."""
+    """Return a function that pads examples to the longest of a batch, labels of tokens too."""
 
     def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         longest = max(len(e["input_ids"]) for e in examples)
-        fill = {"input_ids": tokenizer.pad_token_id}
+        fill = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {
             name: torch.tensor([e[name] + [fill.get(name, 0)] * (longest - len(e[name]))
                                 for e in examples])
             for name in examples[0]
-            if name != "labels"
+            if isinstance(examples[0][name], list)
         }  # fmt: skip
-        batch["labels"] = torch.tensor([e["labels"] for e in examples])
+        if "labels" not in batch:
+            batch["labels"] = torch.tensor([e["labels"] for e in examples])
         return batch
 
     return collate
@@ -56,39 +58,39 @@ def outputs(
     examples: Sequence[Example],
     collate: Collate,
     *,
-    read: Callable[[Any], torch.Tensor],
+    read: Callable[[Any, torch.Tensor], torch.Tensor | Sequence[torch.Tensor]],
     precision: str = "auto",
     progress: Progress | None = None,
-) -> np.ndarray:
+) -> list[np.ndarray]:
     """Run `model` in evaluation mode over examples.
 
     Args:
         model: Takes a batch without "labels" as keyword arguments.
         examples: Encoded rows.
         collate: Makes a batch of some.
-        read: Takes `(batch, ...)` out of the model's output.
+        read: Takes one tensor an example out of the model's output, given the batch's labels.
         precision: As `Training.precision`.
         progress: Told of rows done.
 
     Returns:
-        float32, `(examples, ...)`, in the order of `examples`.
+        float32, one array an example, in the order of `examples`.
     """
     lengths = [len(example["input_ids"]) for example in examples]
-    found: list[tuple[list[int], np.ndarray]] = []
+    found: dict[int, np.ndarray] = {}
     model.eval()
     done = 0
     with torch.inference_mode(), autocast(precision):
         for batch in length_batches(lengths):
             inputs = to_device(collate([examples[i] for i in batch]))
-            inputs.pop("labels")
-            found.append((batch, read(model(**inputs)).float().cpu().numpy()))
+            labels = inputs.pop("labels")
+            values = read(model(**inputs), labels)
+            if isinstance(values, torch.Tensor):
+                values = values.float().cpu()  # at once: each copy waits for the device
+            found.update((i, v.float().cpu().numpy()) for i, v in zip(batch, values, strict=True))
             done += len(batch)
             if progress:
                 progress(done, len(examples), "evaluate")
-    result = np.empty((len(examples), *found[0][1].shape[1:]), dtype=np.float32)
-    for batch, values in found:
-        result[batch] = values
-    return result
+    return [found[i] for i in range(len(examples))]
 
 
 def autocast(precision: str) -> Any:

@@ -37,18 +37,25 @@ class FeatureHead(nn.Module):
         """Do nothing: there are no activations to recompute."""
 
 
-def feature_examples(features: np.ndarray, labels: Sequence[int]) -> list[dict[str, Any]]:
-    """One example a row of `features`."""
-    vectors = torch.from_numpy(features)
-    return [{"features": v, "labels": int(y)} for v, y in zip(vectors, labels, strict=True)]
+def feature_examples(features: Sequence[np.ndarray], labels: Sequence[Any]) -> list[dict[str, Any]]:
+    """One example a row: `(hidden,)` and a class, or `(words, hidden)` and a class a word."""
+    return [
+        {"features": torch.from_numpy(x), "labels": y}
+        for x, y in zip(features, labels, strict=True)
+    ]
+
+
+def units(features: Sequence[np.ndarray], labels: Sequence[Any]) -> tuple[np.ndarray, list[int]]:
+    """All feature vectors `(units, hidden)` and their classes, texts or words alike."""
+    x = np.concatenate([np.atleast_2d(each) for each in features])
+    return x, [int(y) for label in labels for y in (label if isinstance(label, list) else [label])]
 
 
 def stack_features(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """A batch of what `feature_examples` made."""
-    return {
-        "features": torch.stack([e["features"] for e in examples]),
-        "labels": torch.tensor([e["labels"] for e in examples]),
-    }
+    features = [torch.atleast_2d(e["features"]) for e in examples]
+    labels = [y for e in examples for y in torch.tensor(e["labels"]).reshape(-1)]
+    return {"features": torch.cat(features), "labels": torch.stack(labels)}
 
 
 def centroid_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int) -> nn.Linear:
@@ -127,8 +134,12 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
     caught: list[torch.Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
 
-    def read(_: Any) -> torch.Tensor:
+    task = bench.recipe.task
+
+    def read(_: Any, labels: torch.Tensor) -> Any:
         inputs = caught.pop()
+        if task.reads != "text":
+            return task.pick(inputs, labels)
         return inputs if inputs.ndim == 2 else inputs[:, 0]  # decoders: pooled at every position
 
     try:
@@ -142,7 +153,8 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
     finally:
         hook.remove()
     make = centroid_layer if how == "centroids" else probe_layer
-    fitted = make(inputs, data.train["label"], num_classes=len(data.labels))
+    x, y = units(inputs, bench.targets(data.train))
+    fitted = make(x, y, num_classes=len(data.labels))
     with torch.no_grad():
         if last.bias is None:
             # Without a bias the -|c|^2 of centroids has no place; a probe is fitted without one.

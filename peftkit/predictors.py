@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
     from torch import nn
 
@@ -41,8 +42,8 @@ class Predictor(Protocol):
     def parameters(self) -> Parameters:
         """What was trained."""
 
-    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
-        """Logits `(rows, classes)`, float32, in the order of `rows`."""
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
+        """What the task's `join` makes of one answer a row, in the order of `rows`."""
 
     def save(self, folder: Path) -> None:
         """Write everything that is needed beside the backbone's own files."""
@@ -66,18 +67,20 @@ class ModelPredictor:
     bench: Workbench
     parameters: Parameters
 
-    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
         from peftkit.evaluate import outputs
 
         bench = self.bench
-        return outputs(
+        task = bench.recipe.task
+        found = outputs(
             self.model,
             bench.encode(rows),
             bench.collate,
-            read=lambda output: output.logits,
+            read=lambda output, labels: task.pick(output.logits, labels),
             precision=bench.recipe.training.precision,
             progress=progress,
         )
+        return task.join(found)
 
     def save(self, folder: Path) -> None:
         from peft import PeftModel
@@ -104,13 +107,17 @@ class FeaturePredictor:
     bench: Workbench
     parameters: Parameters
 
-    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
         import torch
 
-        features = torch.from_numpy(self.bench.features(rows, progress))
+        found = self.bench.features(rows, progress)
+        features = torch.from_numpy(np.concatenate([np.atleast_2d(each) for each in found]))
         with torch.inference_mode():
-            logits: np.ndarray = self.layer.cpu()(features).numpy()
-        return logits
+            logits = self.layer.cpu()(features).numpy()
+        if found and found[0].ndim == 1:  # one vector a text
+            return self.bench.recipe.task.join(list(logits))
+        ends = np.cumsum([len(each) for each in found])[:-1]
+        return self.bench.recipe.task.join(np.split(logits, ends))
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file

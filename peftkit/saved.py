@@ -44,20 +44,11 @@ class SavedRun:
         return {**metrics, "num_rows": len(rows)}
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Label texts; each answer has "text", "label" and "probability"."""
-        from peftkit.tasks._classes import predict_classes
-
+        """Answer texts; of a classifier, each answer has "text", "label" and "probability"."""
         if not texts:
             return []
-        import numpy as np
-
         rows = self.recipe.task.rows(texts)
-        found = predict_classes(self.predictor.outputs(rows), np.zeros(len(texts), dtype=int))
-        answers = zip(texts, found["predicted"], found["confidence"], strict=True)
-        return [
-            {"text": text, "label": self.labels[label], "probability": float(probability)}
-            for text, label, probability in answers
-        ]
+        return self.recipe.task.answers(self.predictor.outputs(rows), rows, self.labels)
 
 
 def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:

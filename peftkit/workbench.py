@@ -69,6 +69,7 @@ class Workbench:
             labels=self.data.labels,
             seed=recipe.seed,
             from_pretrained=recipe.method.from_pretrained,
+            words=recipe.task.reads == "word",
         )
         loaded.model.to(device())
         return loaded
@@ -107,6 +108,16 @@ class Workbench:
                 rows, self.backbone.tokenizer, self.max_length
             )
         return self._encoded[key]
+
+    def targets(self, rows: Dataset) -> list[Any]:
+        """What is to be answered, a row: a class, or a class for each word that is read."""
+        from peftkit.evaluate import IGNORED
+
+        labels = [example["labels"] for example in self.encode(rows)]
+        return [
+            [each for each in label if each != IGNORED] if isinstance(label, list) else label
+            for label in labels
+        ]
 
     def attach(self, method: Method) -> Any:
         """Attach `method`, its random start drawn from a stream of its own."""
@@ -199,39 +210,53 @@ class Workbench:
         )
         return metrics[self.recipe.task.metric]
 
-    def features(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
-        """Pooled last hidden states `(rows, hidden)` of the frozen backbone, computed once.
+    def features(self, rows: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
+        """Last hidden states of the frozen backbone where the task reads them, computed once.
+
+        One array a row: `(hidden,)` of a text, `(words, hidden)` of a text read word by word.
 
         Kept in `features_folder`, if there is one, under a name that covers weights, token ids,
         pooling, precision and threads.
         """
-        from peftkit.evaluate import outputs
+        from peftkit.evaluate import IGNORED, outputs
 
         backbone, training = self.backbone, self.recipe.training
         examples = self.encode(rows)
-        mark = f"{backbone.location.fingerprint}|{backbone.pooling}|{self.recipe.backbone.dtype}"
+        task = self.recipe.task
+        read = backbone.pooling or task.reads
+        mark = f"{backbone.location.fingerprint}|{read}|{self.recipe.backbone.dtype}"
         digest = hashlib.sha256(f"{mark}|{training.precision}|{training.threads}".encode())
         for example in examples:
             digest.update(np.asarray(example["input_ids"], dtype=np.int32).tobytes() + b"|")
+            if task.reads != "text":
+                labelled = np.asarray(example["labels"]) != IGNORED
+                digest.update(labelled.tobytes())
         kept = self.features_folder and self.features_folder / f"{digest.hexdigest()[:32]}.npz"
         if kept and kept.is_file():
             with np.load(kept) as file:
                 self.features_seconds += float(file["seconds"])
-                return np.asarray(file["features"])
+                return _split(file["features"], file["counts"])
         start = time.perf_counter()
         base = getattr(backbone.model, backbone.model.base_model_prefix)
         found = outputs(
             base,
             examples,
             self.collate,
-            read=lambda output: output.last_hidden_state[:, 0],
+            read=lambda output, labels: (
+                output.last_hidden_state[:, 0]
+                if task.reads == "text"
+                else task.pick(output.last_hidden_state, labels)
+            ),
             precision=training.precision,
             progress=progress or self.progress,
         )
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-            np.savez(temporary, features=found, seconds=time.perf_counter() - start)
+            counts = [len(each) if each.ndim > 1 else -1 for each in found]
+            whole = np.concatenate([np.atleast_2d(each) for each in found])
+            seconds = time.perf_counter() - start
+            np.savez(temporary, features=whole, counts=counts, seconds=seconds)
             temporary.replace(kept)
         return found
 
@@ -260,6 +285,13 @@ class Workbench:
             model = backbone.model
         model.eval()
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
+
+
+def _split(features: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    """One array a row again; a count of -1 stands for a single vector."""
+    if len(counts) and counts[0] == -1:
+        return list(features)
+    return np.split(features, np.cumsum(counts)[:-1])
 
 
 def _train_in_float32(model: nn.Module) -> None:

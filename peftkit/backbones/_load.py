@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from peftkit.settings import Backbone
 
+_PEFT_TASKS = {
+    "AutoModelForSequenceClassification": "SEQ_CLS",
+    "AutoModelForTokenClassification": "TOKEN_CLS",
+}
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
 
@@ -33,16 +37,18 @@ class LoadedBackbone:
         tokenizer: Its tokenizer; pads on the right.
         layers: Where the layers of `model` are.
         pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
-            or the "mean" over all tokens.
+            or the "mean" over all tokens. None: it reads every token.
         total_parameters: Parameters of the backbone, head excluded.
+        peft_task: PEFT's name for what the head does: it decides how prefixes are handed over.
     """
 
     location: Location
     model: Any
     tokenizer: PreTrainedTokenizerBase
     layers: Layers
-    pooling: Pooling
+    pooling: Pooling | None
     total_parameters: int
+    peft_task: str = "SEQ_CLS"
 
 
 def load(
@@ -53,6 +59,7 @@ def load(
     labels: list[str],
     seed: int,
     from_pretrained: bool = True,
+    words: bool = False,
 ) -> LoadedBackbone:
     """Load a backbone and give it a new head.
 
@@ -66,6 +73,7 @@ def load(
         labels: Class names; their order is the order of the logits.
         seed: Seed of the head (and of all weights if not `from_pretrained`).
         from_pretrained: False: same architecture, random weights.
+        words: Whether texts come split into words, each of which is answered.
 
     Raises:
         BackboneNotFound: The files are no model of a known architecture.
@@ -81,7 +89,7 @@ def load(
             received=str(error).splitlines()[0],
             next_step="check that the architecture exists in the installed transformers",
         ) from error
-    tokenizer = _load_tokenizer(location)
+    tokenizer = _load_tokenizer(location, words=words)
     known_head = list((config.id2label or {}).values()) == labels
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -100,7 +108,8 @@ def load(
     if not known_head or not from_pretrained or new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
-    pooling = _pooling(backbone, location, config)
+    sequence = auto_class == "AutoModelForSequenceClassification"
+    pooling = _pooling(backbone, location, config) if sequence else None
     pool_hidden_states(model, pooling)
     in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
     return LoadedBackbone(
@@ -110,14 +119,17 @@ def load(
         layers=replace(layers, head=head),
         pooling=pooling,
         total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
+        peft_task=_PEFT_TASKS[auto_class],
     )
 
 
-def _load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
+def _load_tokenizer(location: Location, *, words: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    # GPT-2's and RoBERTa's read a word as inside a text only if a space stands before it.
+    options = {"add_prefix_space": True} if words else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location.folder)
+        tokenizer = AutoTokenizer.from_pretrained(location.folder, **options)
     except (ValueError, OSError, KeyError) as error:
         raise BackboneNotFound(
             f"{location.name!r} has no tokenizer that transformers can read",
@@ -214,7 +226,7 @@ def _declares_mean(folder: Path) -> bool:
     return bool(json.loads(declared.read_text("utf-8")).get("pooling_mode_mean_tokens"))
 
 
-def declare_pooling(folder: Path, pooling: Pooling) -> None:
+def declare_pooling(folder: Path, pooling: Pooling | None) -> None:
     """Say beside saved weights that they were trained with mean pooling, as `load` reads it."""
     if pooling == "mean":
         (folder / POOLING_FILE).parent.mkdir(parents=True, exist_ok=True)

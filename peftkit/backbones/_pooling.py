@@ -38,14 +38,14 @@ def stock_pooling(config: Any) -> Pooling:
     return "last" if causal and not masked else "first"
 
 
-def pool_hidden_states(model: Any, pooling: Pooling) -> None:
+def pool_hidden_states(model: Any, pooling: Pooling | None) -> None:
     """Make the head of `model` read `pooling` of the last hidden states, in place.
 
-    Where an encoder's head reads the first token anyway, that changes nothing. Else each position
-    of the last hidden states, `(batch, seq, hidden)`, is replaced by the pooled vector, so that it
-    does not matter which position a head picks; a pooler's output is replaced too.
+    None, or where an encoder's head reads the first token anyway: that changes nothing. Else each
+    position of the last hidden states, `(batch, seq, hidden)`, is replaced by the pooled vector, so
+    that it does not matter which position a head picks; a pooler's output is replaced too.
     """
-    if pooling == "first" and stock_pooling(model.config) == "first":
+    if pooling is None or pooling == stock_pooling(model.config) == "first":
         return
     backbone: nn.Module = getattr(model, model.base_model_prefix)
     signature = inspect.signature(type(backbone).forward)

@@ -15,6 +15,7 @@ from peftkit.data.columns import Columns, find_text_columns
 from peftkit.data.labels import check_texts, label_names, labelled
 from peftkit.data.sampling import flip_labels, subset
 from peftkit.data.splits import LabelColumn, Splits, complete
+from peftkit.data.tags import known_tags, tagged
 from peftkit.errors import InvalidInput, UnknownName
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "find_text_columns",
     "flip_labels",
     "known_labels",
+    "known_tags",
     "label_names",
     "labelled",
     "load_splits",
     "read_rows",
     "subset",
+    "tagged",
 ]
 
 # Rows done, rows in all, what is being done.

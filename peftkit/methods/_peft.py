@@ -98,7 +98,7 @@ def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
             f"virtual tokens need token embeddings; {type(backbone.model).__name__} has none"
         )
     return {
-        "task_type": TaskType.SEQ_CLS,
+        "task_type": TaskType(backbone.peft_task),
         "num_virtual_tokens": num_tokens,
         "token_dim": width,
         "num_layers": backbone.model.config.get_text_config().num_hidden_layers,

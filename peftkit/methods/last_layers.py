@@ -39,6 +39,11 @@ class LastLayers(Method):
         layers = backbone.layers
         if not layers.blocks:
             raise Unsupported(f"no blocks were found in {type(backbone.model).__name__}")
+        if backbone.model.config.get_text_config().num_hidden_layers > len(layers.blocks):
+            raise Unsupported(
+                f"the layers of {type(backbone.model).__name__} share their weights, so no last "
+                "ones can be trained alone. Next: choose full, or an adapter."
+            )
         if self.num_layers > len(layers.blocks):
             raise InvalidInput(
                 f"{backbone.location.name!r} has fewer blocks than are to be trained",

@@ -30,8 +30,10 @@ class LinearProbe(Method):
         from peftkit.heads import FeatureHead, feature_examples, stack_features
 
         features = bench.features(bench.data.train)
-        head = FeatureHead(features.shape[1], len(bench.data.labels), seed=bench.recipe.seed)
-        bench.train(head, feature_examples(features, bench.data.train["label"]), stack_features)
+        targets = bench.targets(bench.data.train)
+        hidden = features[0].shape[-1]
+        head = FeatureHead(hidden, len(bench.data.labels), seed=bench.recipe.seed)
+        bench.train(head, feature_examples(features, targets), stack_features)
         count = sum(p.numel() for p in head.parameters())
         return FeaturePredictor(
             layer=head.layer, bench=bench, parameters=Parameters(method=0, head=count)

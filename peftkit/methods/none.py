@@ -27,10 +27,11 @@ class NoTraining(Method):
     reference: ClassVar[str] = "nearest class mean (Mensink et al. 2013, section 3)"
 
     def fit(self, bench: Workbench) -> Predictor:
-        from peftkit.heads import centroid_layer
+        from peftkit.heads import centroid_layer, units
 
-        layer = centroid_layer(bench.features(bench.data.train), bench.data.train["label"],
-                               num_classes=len(bench.data.labels))  # fmt: skip
+        rows = bench.data.train
+        features, labels = units(bench.features(rows), bench.targets(rows))
+        layer = centroid_layer(features, labels, num_classes=len(bench.data.labels))
         return FeaturePredictor(layer=layer, bench=bench, parameters=Parameters(method=0, head=0))
 
     def reload(self, bench: Workbench, folder: Path) -> Predictor:

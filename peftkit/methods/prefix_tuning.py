@@ -41,7 +41,7 @@ class PrefixTuning(Method):
         _require_cache(backbone)
         heads, width = key_value_heads(backbone)
         config = PrefixTuningConfig(
-            task_type=TaskType.SEQ_CLS,
+            task_type=TaskType(backbone.peft_task),
             num_virtual_tokens=self.num_tokens,
             token_dim=heads * width,
             num_attention_heads=heads,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from peftkit.errors import Unsupported
 from peftkit.methods._method import Method, Rung
 from peftkit.predictors import Parameters, Predictor, clear_earlier
 
@@ -38,6 +39,8 @@ class TfIdf(Method):
         from sklearn.linear_model import LogisticRegression
 
         task, rows = bench.recipe.task, bench.data.train
+        if task.reads != "text":
+            raise Unsupported("tfidf counts the words of a text; this task asks for each word")
         vectorizer = TfidfVectorizer(**VECTORIZER)
         counts = vectorizer.fit_transform(task.texts(rows))
         model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
@@ -80,12 +83,12 @@ class TfIdfPredictor:
     def parameters(self) -> Parameters:
         return Parameters(method=self.weight.size + self.bias.size, head=0)
 
-    def outputs(self, rows: Dataset, progress: Progress | None = None) -> np.ndarray:
+    def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
         import numpy as np
 
         counts = self.vectorizer.transform(self.bench.recipe.task.texts(rows))
         logits: np.ndarray = (counts @ self.weight.T + self.bias).astype(np.float32)
-        return logits
+        return self.bench.recipe.task.join(list(logits))
 
     def save(self, folder: Path) -> None:
         import numpy as np

@@ -1,7 +1,8 @@
 """A metric per seed and test item, and what can be estimated from it.
 
-Accuracy splits into items: 1 where the predicted class is the label, else 0. Other metrics have one
-value per seed, and their errors account for seeds only.
+Where a task can say what each test item contributes to its metric (`Task.item_scores`: of accuracy
+1 or 0), errors account for items and seeds; else there is one value per seed, and they account
+for seeds only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from peftkit.record import Record
 from peftkit.reporting.labels import part_class
 from peftkit.study.statistics import Estimate, crossed_estimate, seed_estimate
+from peftkit.tasks.text_classification import TextClassification
 
 _SHARES = ("accuracy", "f1", "exact_match")
 
@@ -97,17 +99,19 @@ def _value(record: Record, metric: Metric) -> float | None:
 
 def _item_scores(records: Sequence[Record], metric: Metric) -> NDArray[np.float64] | None:
     """Scores of shape (records, items) on the test items that all records have."""
-    if metric.name != "accuracy" or not records:
-        return None
     columns = []
     for record in records:
+        # Of a task that is not at hand, only the accuracy of classes can be taken apart.
+        part = part_class("task", record.recipe["task"]["name"]) or TextClassification
         found = record.predictions
-        if not {"item", "label", "predicted"} <= found.keys():
+        scores = part.item_scores(found) if metric.name == part.metric and "item" in found else None
+        if scores is None:
             return None
         items = np.asarray(found["item"])
-        hits = np.asarray(found["label"]) == np.asarray(found["predicted"])
         order = np.argsort(items, kind="stable")
-        columns.append((items[order], hits[order].astype(np.float64)))
+        columns.append((items[order], scores[order]))
+    if not columns:
+        return None
     shared = columns[0][0]
     for items, _ in columns[1:]:
         if not np.array_equal(items, shared):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +58,7 @@ class Task:
         metric_version: Raised whenever the metric's definition changes.
         auto_class: The transformers class that puts this task's head on a backbone.
         corpora: Names of bundled data posed this way; such a name is itself a task.
+        reads: What one answer belongs to: a whole "text", or each "word" of it.
     """
 
     metric: ClassVar[str]
@@ -65,6 +66,7 @@ class Task:
     metric_version: ClassVar[int] = 1
     auto_class: ClassVar[str]
     corpora: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[Literal["text", "word"]] = "text"
 
     data: str
     """A bundled corpus, a local file or folder, or a data set of the hub."""
@@ -109,6 +111,42 @@ class Task:
         """Mean loss of a batch, in nats."""
         raise NotImplementedError
 
-    def score(self, logits: np.ndarray, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
-        """Predictions per item, and the metrics over them."""
+    def pick(self, values: torch.Tensor, labels: torch.Tensor) -> Any:
+        """Of what a model puts out for a batch, what answers each example.
+
+        Args:
+            values: Logits or hidden states.
+            labels: Of the batch, as encoded.
+
+        Returns:
+            One tensor an example: a tensor over the batch, or a list.
+        """
+        return values
+
+    def join(self, answers: list[np.ndarray]) -> Any:
+        """All answers, in the order of the rows, as `score` takes them."""
+        import numpy as np
+
+        return np.stack(answers)
+
+    def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
+        """Predictions per item, and the metrics over them.
+
+        Args:
+            outputs: What `join` made.
+            rows: The rows they belong to, in the same order.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def item_scores(cls, predictions: Predictions) -> np.ndarray | None:
+        """One number a test item, whose mean is the task's metric; None if there is no such thing.
+
+        Args:
+            predictions: As `score` returned them.
+        """
+        return None
+
+    def answers(self, outputs: Any, rows: Dataset, labels: list[str]) -> list[dict[str, Any]]:
+        """What a user is told about rows without known answers: "text", "label" and the like."""
         raise NotImplementedError

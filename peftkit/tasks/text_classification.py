@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from peftkit.bounds import Ge, Lt
 from peftkit.fields import settle
@@ -143,12 +143,34 @@ class TextClassification(Task):
             weight = torch.tensor([1 / s if s else 0.0 for s in share], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight)
 
-    def score(self, logits: np.ndarray, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
+    @classmethod
+    def item_scores(cls, predictions: Predictions) -> np.ndarray | None:
+        import numpy as np
+
+        if not {"label", "predicted"} <= predictions.keys():
+            return None
+        hits = np.asarray(predictions["label"]) == np.asarray(predictions["predicted"])
+        scores: np.ndarray = hits.astype(np.float64)
+        return scores
+
+    def answers(self, outputs: Any, rows: Dataset, labels: list[str]) -> list[dict[str, Any]]:
+        import numpy as np
+
+        from peftkit.tasks._classes import predict_classes
+
+        found = predict_classes(outputs, np.zeros(len(rows), dtype=int))
+        answers = zip(rows["text"], found["predicted"], found["confidence"], strict=True)
+        return [
+            {"label": labels[label], "probability": float(probability), "text": text}
+            for text, label, probability in answers
+        ]
+
+    def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         import numpy as np
 
         from peftkit.tasks._classes import class_metrics, predict_classes
 
-        predicted = predict_classes(logits, np.asarray(rows["label"][:]))
+        predicted = predict_classes(outputs, np.asarray(rows["label"][:]))
         kept: Predictions = {
             "item": list(range(len(rows))),
             "label": predicted["label"].tolist(),

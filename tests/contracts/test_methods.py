@@ -44,6 +44,7 @@ ADAPTERS = tuple(m for m in ATTACHED if parts.load("method", m).rung not in ("fu
 _NO_BIAS = "has no bias to train"
 _NO_CACHE = "takes keys and values from outside"
 UNSUPPORTED = {
+    ("last_layers", "albert"): "share their weights",
     **{("bitfit", family): _NO_BIAS for family in ("gemma", "llama", "mistral", "modernbert")},
     **{
         ("prefix_tuning", family): _NO_CACHE

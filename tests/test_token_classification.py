@@ -1,0 +1,325 @@
+"""Token classification: spans, tags at first tokens, scores, and every method on it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from peftkit import Recipe, parts, run
+from peftkit.backbones import families
+from peftkit.errors import InvalidInput, UnknownName, Unsupported
+from peftkit.evaluate import IGNORED
+from peftkit.methods import Method
+from peftkit.saved import load_run
+from peftkit.seeds import seeded
+from peftkit.tasks._spans import scheme_of, spans
+from peftkit.tasks.token_classification import TokenClassification
+from peftkit.workbench import Workbench
+
+pytestmark = pytest.mark.usefixtures("libraries")
+METHODS = parts.find("method")
+KINDS = {"money": ("pay", "bank", "money", "card"), "table": ("row", "column", "matrix", "vector")}
+FILLERS = ("the", "a", "of", "unbelievable", "to", "returns", "xy")
+
+
+def toy(count: int, *, seed: int) -> list[dict[str, Any]]:
+    """Words of two kinds make spans of one or two words; longer words are several tokens."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words, tags = [], []
+        for _ in range(draw.randint(1, 6)):
+            kind = draw.choice(["", *KINDS])
+            for place in range(draw.randint(1, 2)):
+                words.append(draw.choice(KINDS.get(kind, FILLERS)))
+                tags.append(f"{'B' if place == 0 else 'I'}-{kind}" if kind else "O")
+        rows.append({"tokens": words, "tags": tags})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tagged")
+    for seed, (split, count) in enumerate({"train": 48, "validation": 16, "test": 24}.items()):
+        lines = [json.dumps(row) for row in toy(count, seed=seed)]
+        (path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def bench(folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
+    def make(method: Any, backbone: str, *, seed: int = 0, **training: Any) -> Workbench:
+        recipe = Recipe(
+            method=method,
+            backbone=backbone,
+            task={"name": "token_classification", "data": str(folder)},
+            training={"steps": 4, "batch_size": 4, "precision": "float32", **training},
+            seed=seed,
+        )
+        return Workbench(recipe, recipe.task.load(seed=seed), tmp_path)
+
+    return make
+
+
+# ---- spans
+
+CASES = [
+    # tags, default, strict (BIO)
+    ("O B-a I-a O", {("a", 1, 3)}, {("a", 1, 3)}),
+    ("B-a B-a", {("a", 0, 1), ("a", 1, 2)}, {("a", 0, 1), ("a", 1, 2)}),
+    ("O I-a I-a", {("a", 1, 3)}, set()),
+    ("B-a I-b", {("a", 0, 1), ("b", 1, 2)}, {("a", 0, 1)}),
+    ("B-a I-b I-a", {("a", 0, 1), ("b", 1, 2), ("a", 2, 3)}, {("a", 0, 1)}),
+    ("I-a B-a I-a", {("a", 0, 1), ("a", 1, 3)}, {("a", 1, 3)}),
+    ("O O", set(), set()),
+]
+
+
+@pytest.mark.parametrize(("tags", "default", "strict"), CASES)
+def test_spans_in_bio_as_seqeval_finds_them(tags: str, default: Any, strict: Any) -> None:
+    assert spans(tags.split()) == default
+    assert spans(tags.split(), strict=True) == strict
+
+
+@pytest.mark.parametrize(
+    ("tags", "default", "strict"),
+    [
+        ("S-a B-b E-b", {("a", 0, 1), ("b", 1, 3)}, {("a", 0, 1), ("b", 1, 3)}),
+        ("B-b I-b E-b O S-b", {("b", 0, 3), ("b", 4, 5)}, {("b", 0, 3), ("b", 4, 5)}),
+        ("B-a O", {("a", 0, 1)}, set()),
+        ("B-a E-b", {("a", 0, 1), ("b", 1, 2)}, set()),
+        ("E-a E-a", {("a", 0, 1), ("a", 1, 2)}, set()),
+        ("B-a S-a E-a", {("a", 0, 1), ("a", 1, 2), ("a", 2, 3)}, {("a", 1, 2)}),
+    ],
+)
+def test_spans_in_bioes_as_seqeval_finds_them(tags: str, default: Any, strict: Any) -> None:
+    assert scheme_of(tags.split()) == "BIOES" or tags == "B-a O"
+    assert spans(tags.split()) == default
+    assert spans(tags.split(), strict=True, scheme="BIOES") == strict
+
+
+# ---- from rows to labels, and from logits to scores
+
+
+def test_a_word_is_read_at_its_first_token(bench: Callable[..., Workbench]) -> None:
+    here = bench("full", "twin:bert")
+    rows = here.data.train.select([0])
+    words, label = rows["tokens"][0], rows["label"][0]
+    example = here.encode(rows)[0]
+    tokenizer = here.backbone.tokenizer
+    pieces = [tokenizer.tokenize(word) for word in words]
+    expected = [IGNORED]
+    for tag, tokens in zip(label, pieces, strict=True):
+        expected += [tag] + [IGNORED] * (len(tokens) - 1)
+
+    assert example["labels"] == [*expected, IGNORED]
+    assert max(len(tokens) for row in here.data.train["tokens"] for w in row
+               for tokens in [tokenizer.tokenize(w)]) > 1  # fmt: skip
+
+
+def score(labels: list[str], predicted: list[str]) -> dict[str, float]:
+    """Metrics of one text per pair of tag sequences."""
+    from peftkit.data.tags import _coded
+
+    names = ["O", "B-a", "I-a", "B-b", "I-b"]
+    tags = [text.split() for text in labels]
+    rows = _coded([["w"] * len(t) for t in tags], tags, names, "here")
+    logits = [np.eye(5)[[names.index(t) for t in text.split()]] for text in predicted]
+    task = TokenClassification(data="here")
+    kept, metrics = task.score(logits, rows)
+    items = task.item_scores(kept)
+    assert items is not None
+    assert items.mean() == pytest.approx(metrics["f1"])
+    return dict(metrics)
+
+
+def test_scores_of_a_case_worked_by_hand() -> None:
+    found = score(
+        ["B-a I-a O B-b", "O O", "B-b I-b"],
+        ["B-a I-a O B-a", "B-a O", "B-b I-b"],
+    )  # 4 predicted, 3 present, 2 right
+
+    assert found["precision"] == pytest.approx(2 / 4)
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx(4 / 7)
+    assert found["f1_a"] == pytest.approx(2 / 4)  # 1 right of 3 predicted and 1 present
+    assert found["f1_b"] == pytest.approx(2 / 3)
+    assert found["word_accuracy"] == pytest.approx(6 / 8)
+    assert found["f1_strict"] == found["f1"]
+
+
+def test_strict_and_default_differ_where_a_span_begins_inside() -> None:
+    found = score(["B-a I-a", "B-b O"], ["I-a I-a", "B-b O"])
+
+    assert found["f1"] == 1.0
+    assert found["f1_strict"] == pytest.approx(2 / 3)
+
+
+def test_words_that_were_cut_off_count_as_outside(bench: Callable[..., Workbench]) -> None:
+    here = bench("full", "twin:bert")
+    task = here.recipe.task
+    examples = task.encode(here.data.test, here.backbone.tokenizer, 4)
+    logits = [
+        np.zeros((sum(y != IGNORED for y in e["labels"]), len(here.data.labels))) for e in examples
+    ]
+    kept, metrics = task.score(logits, here.data.test)
+
+    assert all(len(p) == len(y) for p, y in zip(kept["predicted"], kept["label"], strict=True))
+    assert metrics["f1"] == 0.0
+
+
+def test_loss_is_the_mean_over_words(bench: Callable[..., Workbench]) -> None:
+    task, data = bench("full", "twin:bert").recipe.task, None
+    labels = torch.tensor([[IGNORED, 1, IGNORED, 0], [IGNORED, 2, IGNORED, IGNORED]])
+    logits = torch.randn(2, 6, 3)  # two virtual tokens in front
+    probability = logits[:, 2:].log_softmax(-1)
+    expected = -(probability[0, 1, 1] + probability[0, 3, 0] + probability[1, 1, 2]) / 3
+
+    torch.testing.assert_close(task.loss(logits, labels, data), expected)  # type: ignore[arg-type]
+
+
+# ---- every method
+
+UNSUPPORTED = {
+    **{("bitfit", family): "no bias" for family in ("gemma", "llama", "mistral", "modernbert")},
+    **{
+        ("prefix_tuning", family): "keys and values"
+        for family in ("albert", "deberta_v2", "distilbert", "modernbert")
+    },
+    ("last_layers", "albert"): "share their weights",
+    **{("tfidf", family): "each word" for family in families()},
+}
+
+
+def by_default(method: str, family: str) -> bool:
+    number = METHODS.index(method) + list(families()).index(family)
+    return family in ("bert", "llama") or number % 4 == 0
+
+
+PAIRS = [
+    pytest.param(m, f, id=f"{m}-{f}", marks=() if by_default(m, f) else pytest.mark.matrix)
+    for m in METHODS
+    for f in families()
+]
+
+
+@pytest.mark.parametrize(("method", "family"), PAIRS)
+def test_every_method_tags_words_or_says_why_not(
+    bench: Callable[..., Workbench], method: str, family: str
+) -> None:
+    here = bench(method, f"twin:{family}", learning_rate=0.01)
+    if (method, family) in UNSUPPORTED:
+        with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]):
+            here.recipe.method.fit(here)
+        return
+    predictor = here.recipe.method.fit(here)
+    predictor.save(here.folder)
+    found = predictor.outputs(here.data.test)
+    again = bench(method, f"twin:{family}", seed=5)
+    reloaded = again.recipe.method.reload(again, here.folder)
+    kept, _ = here.recipe.task.score(found, here.data.test)
+
+    assert [len(each) for each in found] == [len(tags) for tags in here.data.test["label"]]
+    for one, other in zip(found, reloaded.outputs(here.data.test), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(kept["item"]) == 24
+
+
+ATTACHED = [m for m in METHODS if parts.load("method", m).attach is not Method.attach]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "roberta"])
+@pytest.mark.parametrize("method", ATTACHED)
+def test_padding_changes_no_tag(bench: Callable[..., Workbench], method: str, family: str) -> None:
+    if (method, family) in UNSUPPORTED:
+        pytest.skip(UNSUPPORTED[method, family])
+    here = bench(method, f"twin:{family}")
+    model = here.attach(here.recipe.method).eval()
+    with torch.no_grad(), seeded(0, "perturbation"):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    examples = sorted(here.encode(here.data.train), key=lambda e: len(e["input_ids"]))
+    short, long = examples[0], examples[-1]
+
+    def logits(batch_of: list[Any]) -> list[torch.Tensor]:
+        batch = here.collate(batch_of)
+        labels = batch.pop("labels")
+        with torch.inference_mode():
+            return here.recipe.task.pick(model(**batch).logits, labels)  # type: ignore[no-any-return]
+
+    together = logits([short, long])
+    for row, example in enumerate((short, long)):
+        torch.testing.assert_close(together[row], logits([example])[0], atol=1e-5, rtol=1e-4)
+
+
+# ---- as a user
+
+
+def test_a_run_is_recorded_and_used_again(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(
+        method="full",
+        backbone="twin:bert",
+        task={"name": "token_classification", "data": str(folder), "size": 40},
+        training={"steps": 400, "learning_rate": 3e-3, "precision": "float32"},
+    )
+    record = run(recipe, tmp_path / "run")
+    saved = load_run(tmp_path / "run")
+    metrics = saved.evaluate(folder / "test.jsonl")
+    answer = saved.predict(["the bank returns a matrix"])[0]
+
+    assert record.metrics["test"]["f1"] > 0.5
+    assert metrics["f1"] == record.metrics["test"]["f1"]
+    assert {"type": "money", "words": "bank"} in answer["entities"]
+    assert {"type": "table", "words": "matrix"} in answer["entities"]
+
+
+def test_a_comparison_has_intervals_over_texts(folder: Path, tmp_path: Path) -> None:
+    from peftkit.reporting.pairing import Metric, estimate_quality
+
+    records = [
+        run(
+            Recipe(
+                method="bitfit",
+                backbone="twin:bert",
+                task={"name": "token_classification", "data": str(folder)},
+                training={"steps": 60, "learning_rate": 1e-2, "precision": "float32"},
+                seed=seed,
+            )
+        )
+        for seed in (0, 1)
+    ]
+    found = estimate_quality(records, Metric("f1"))
+
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean([r.metrics["test"]["f1"] for r in records]))
+    assert found.half_width() > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "words"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, InvalidInput, "one tag a word"),
+        ({"tokens": ["a"], "labels_of": ["O"]}, InvalidInput, "no column called tags"),
+        ({"words": ["a"], "tags": ["B-new"]}, UnknownName, "B-new"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(
+    tmp_path: Path, row: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    task = TokenClassification(data="elsewhere")
+    with pytest.raises(error, match=words):
+        task.read(tmp_path / "rows.jsonl", ["O", "B-a", "I-a"])
+
+
+def test_label_noise_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="label noise"):
+        TokenClassification(data="x", label_noise=0.1)
