@@ -91,6 +91,7 @@ FAULTS = (
     Fault(
         "scratch keeps the pretrained weights", "peftkit/methods/scratch.py",
         "from_pretrained: ClassVar[bool] = False", "from_pretrained: ClassVar[bool] = True",
+        only="scratch",
     ),
     Fault(
         "full freezes the embeddings", "peftkit/methods/full.py",
