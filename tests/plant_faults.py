@@ -49,13 +49,13 @@ FAULTS = (
     ),
     Fault(
         "LoRA does not start as the identity", "peftkit/methods/lora.py",
-        "lora_dropout=self.dropout,", "lora_dropout=self.dropout, init_lora_weights=False,",
+        'True if self.init == "default" else self.init', "False",
         only="lora",
     ),
     Fault(
         "LoRA with A and B both zero", "peftkit/methods/lora.py",
-        "        return wrap(backbone, config)",
-        "        model = wrap(backbone, config)\n"
+        "        return wrap(backbone, self._config(backbone))",
+        "        model = wrap(backbone, self._config(backbone))\n"
         "        [p.data.zero_() for n, p in model.named_parameters() if 'lora_A' in n]\n"
         "        return model",
         only="lora",
@@ -70,7 +70,8 @@ FAULTS = (
     ),
     Fault(
         "head neither trained nor saved with an adapter", "peftkit/methods/_peft.py",
-        "config.modules_to_save = list(backbone.layers.head)", "config.modules_to_save = None",
+        'config.modules_to_save = [f"{place}{name}" for name in backbone.layers.head]',
+        "config.modules_to_save = None",
     ),
     Fault(
         "last token found without the mask", "peftkit/backbones/_pooling.py",
@@ -90,6 +91,7 @@ FAULTS = (
     Fault(
         "scratch keeps the pretrained weights", "peftkit/methods/scratch.py",
         "from_pretrained: ClassVar[bool] = False", "from_pretrained: ClassVar[bool] = True",
+        only="scratch",
     ),
     Fault(
         "full freezes the embeddings", "peftkit/methods/full.py",
@@ -158,8 +160,6 @@ def caught_by(fault: Fault, copy: Path) -> str | None:
     """Name the first test that fails once the fault is in `copy`, None if all pass."""
     path = copy / fault.file
     right = path.read_text(encoding="utf-8")
-    if right.count(fault.old) != 1:
-        sys.exit(f"{fault.name}: its text stands {right.count(fault.old)} times in {fault.file}")
     path.write_text(right.replace(fault.old, fault.new), encoding="utf-8")
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-rfE"]
@@ -179,6 +179,10 @@ def caught_by(fault: Fault, copy: Path) -> str | None:
 def main() -> None:
     """Try every fault, or those named."""
     chosen = [f for f in FAULTS if not sys.argv[1:] or f.name in sys.argv[1:]]
+    for fault in chosen:
+        count = (ROOT / fault.file).read_text(encoding="utf-8").count(fault.old)
+        if count != 1:
+            sys.exit(f"{fault.name}: its text stands {count} times in {fault.file}")
     missed = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         copy = Path(folder) / "copy"
