@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
@@ -108,6 +106,7 @@ class FeaturePredictor:
     parameters: Parameters
 
     def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
+        import numpy as np
         import torch
 
         found = self.bench.features(rows, progress)

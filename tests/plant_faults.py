@@ -146,7 +146,7 @@ FAULTS = (
     ),
     Fault(
         "the test rows scored in the order of their lengths", "peftkit/evaluate.py",
-        "result[batch] = values", "result[[found.index((batch, values))]] = values[:1]",
+        "return [found[i] for i in range(len(examples))]", "return list(found.values())",
         tests="tests/test_evaluate.py", only="",
     ),
     Fault(
