@@ -55,7 +55,8 @@ def through_peftkit(seed: int, size: int, epochs: str, folder: Path) -> dict[str
         [
             sys.executable, "-m", "peftkit", "compare", "--methods", ",".join(METHODS),
             "--sizes", str(size), "--seeds", f"{seed},", "--batch-size", "16",
-            "--epochs", epochs, "--keep-weights", "none", "--quiet", "--out", str(out),
+            "--epochs", epochs, "--training.head-learning-rate", "same",
+            "--keep-weights", "none", "--quiet", "--out", str(out),
         ]
     )  # fmt: skip
     records, _ = read_records(out)

@@ -51,6 +51,11 @@ class Training:
     """Forward passes an optimizer step."""
     learning_rate: Annotated[float, Gt(0)] | None = None
     """Peak learning rate; none: the default of the method, whose source `peftkit list` names."""
+    head_learning_rate: Annotated[float, Gt(0)] | Literal["auto", "same"] = "auto"
+    """Peak learning rate of a new output layer, the same for every method, or else each would be
+    judged by how fast its head learns. auto: 0.01 at a width of 384 or less, falling as one over
+    the width (Yang et al. 2022, arXiv:2203.03466, table 3), but that of the method where the layer
+    starts fitted; same: that of the method."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate after the warm-up: falls to zero in a line or a half cosine, or stays."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.06

@@ -251,7 +251,9 @@ class _Trainer(Trainer):
             for parameter in group["params"]:
                 kinds.setdefault(factors[id(parameter)], []).append(parameter)
             rate, options = group["lr"], {k: v for k, v in group.items() if k != "params"}
-            for number, (factor, parameters) in enumerate(kinds.items()):
+            # The method's own rate first: it is the one that is logged.
+            ordered = sorted(kinds.items(), key=lambda kind: kind[0] != 1.0)
+            for number, (factor, parameters) in enumerate(ordered):
                 if number == 0:
                     group["params"], group["lr"] = parameters, rate * factor
                 else:

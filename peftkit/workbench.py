@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from peftkit.train import Trained
 
 
+# Chosen on pydocs/library and banking77 (benchmarks/NOTES.md), for AdamW.
+HEAD_RATE, HEAD_WIDTH = 1e-2, 384
+
+
 @dataclass
 class Workbench:
     """One recipe at work.
@@ -148,9 +152,22 @@ class Workbench:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 total += parameter.numel()
-                if any(f".{part}." in f".{name}" for part in self.backbone.layers.head):
+                if self._in_head(name):
                     head += parameter.numel()
         return Parameters(method=total - head, head=head)
+
+    def _in_head(self, name: str) -> bool:
+        return any(f".{part}." in f".{name}" for part in self.backbone.layers.head)
+
+    def head_learning_rate(self, rate: float) -> float:
+        """Peak learning rate of the output layer, where that of the method is `rate`."""
+        asked = self.recipe.training.head_learning_rate
+        fitted = self.recipe.training.head_init != "random" or not self.backbone.head_is_new
+        if asked == "same" or (asked == "auto" and fitted):
+            return rate
+        if asked == "auto":
+            return HEAD_RATE * min(1.0, HEAD_WIDTH / self.backbone.layers.hidden_size)
+        return asked
 
     def train(self, model: nn.Module, examples: Sequence[Example] | None = None,
               collate: Collate | None = None) -> None:  # fmt: skip
@@ -165,6 +182,15 @@ class Workbench:
                 f"{type(self.recipe.method).__name__} has no default learning rate",
                 next_step="give --training.learning-rate",
             )
+        head_rate = self.head_learning_rate(rate)
+        # A probe is a head and nothing else; its own rate is only what somebody asked for.
+        all_head = examples is not None and self.recipe.training.learning_rate is None
+
+        def factor(name: str) -> float:
+            if all_head or self._in_head(name):
+                return head_rate / rate
+            return self.recipe.method.rate_factor(name)
+
         schedule = Schedule(
             examples=rows if examples is None else examples,
             lengths=[len(row["input_ids"]) for row in rows],
@@ -172,7 +198,7 @@ class Workbench:
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,
             higher_is_better=task.higher_is_better,
-            rate_factor=self.recipe.method.rate_factor,
+            rate_factor=factor,
             progress=self.progress,
             folder=self._checkpoints(),
         )

@@ -161,7 +161,10 @@ def test_lora_plus_gives_b_its_own_learning_rate(
 
     monkeypatch.setattr(_Trainer, "create_optimizer", watched)
     bench = make_bench(
-        {"name": "lora", "learning_rate_ratio": 16.0}, "twin:bert", learning_rate=1e-3
+        {"name": "lora", "learning_rate_ratio": 16.0},
+        "twin:bert",
+        learning_rate=1e-3,
+        head_learning_rate="same",
     )
     predictor = bench.recipe.method.fit(bench)
     trained = {n for n, p in predictor.model.named_parameters() if p.requires_grad}

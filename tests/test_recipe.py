@@ -71,6 +71,12 @@ def recipe(**options: Any) -> Recipe:
 FLAGS = ["--method", METHOD, "--task", TASK, "--data", "x"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _this_file_is_loaded_as_a_part() -> None:
+    """Once, and not first within a test of hypothesis, whose decorators stand in this file too."""
+    parts.load("method", METHOD)
+
+
 @pytest.fixture
 def corpus_task(monkeypatch: pytest.MonkeyPatch) -> type[Task]:
     """The tasks of the package replaced by one, called text_classification."""

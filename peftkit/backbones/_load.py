@@ -39,6 +39,7 @@ class LoadedBackbone:
         pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
             or the "mean" over all tokens. None: it reads every token.
         total_parameters: Parameters of the backbone, head excluded.
+        head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
         peft_task: PEFT's name for what the head does: it decides how prefixes are handed over.
     """
 
@@ -48,6 +49,7 @@ class LoadedBackbone:
     layers: Layers
     pooling: Pooling | None
     total_parameters: int
+    head_is_new: bool = True
     peft_task: str = "SEQ_CLS"
 
 
@@ -105,7 +107,8 @@ def load(
     head = _head_modules(model, new)
     if dtype != torch.float32:
         _keep_in_float32(model, head)
-    if not known_head or not from_pretrained or new:
+    head_is_new = not known_head or not from_pretrained or bool(new)
+    if head_is_new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
     sequence = auto_class == "AutoModelForSequenceClassification"
@@ -119,6 +122,7 @@ def load(
         layers=replace(layers, head=head),
         pooling=pooling,
         total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
+        head_is_new=head_is_new,
         peft_task=_PEFT_TASKS[auto_class],
     )
 
