@@ -2,10 +2,10 @@
 
     python benchmarks/clinc150.py [--out benchmarks/results/clinc150] [--smoke]
 
-151 intents, 1,510 training rows (ten of a class), the bundled backbone. The search: one seed, a third
-of, once and three times the default rate of each method, the same number of trials for each; the
-best by accuracy on the validation rows is taken. Then every method at its rate on two seeds. Both
-steps can be killed and go on; records of the search are kept beside those of the table.
+151 intents, 1,510 training rows (ten of a class), the bundled backbone. The search: one seed; a
+third of, once and three times the default rate of each method, so as many trials for each; the best
+by accuracy on the validation rows is taken. Then every method at its rate on two seeds. Both steps
+can be killed and go on; records of the search are kept beside those of the table.
 """
 
 import argparse
