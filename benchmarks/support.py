@@ -1,4 +1,4 @@
-"""Which method works on which family of backbones: docs/support.md, from the contract tests.
+"""Which method works on which family of backbones, for which task: docs/support.md, from tests.
 
     python benchmarks/support.py [--jobs 2]
 
@@ -25,33 +25,38 @@ ROOT = Path(__file__).parent.parent
 OUT = ROOT / "docs" / "support.md"
 HEAD = """# What works on what
 
-Written by `python benchmarks/support.py`, on tiny random twins of each family, text classification.
-A number is how many contract tests of the pair were run, and all of them passed: it starts as the
-bare backbone, trains what it declares and nothing else, as many parameters as its closed form says,
-on the same batches as every other method, learns, depends on the seed alone, is saved and loaded
-bit-equal, ignores padding, can be taken away, merges with equal outputs or refuses to.
+Written by `python benchmarks/support.py`, on tiny random twins of each family. A number is how many
+tests of the pair were run, and all of them passed. For classification they are the contracts: a
+method starts as the bare backbone, trains what it declares and nothing else, as many parameters as
+its closed form says, on the same batches as every other method, learns, depends on the seed alone,
+is saved and loaded bit-equal, ignores padding, can be taken away, merges with equal outputs or
+refuses to. For other tasks: it trains, is saved and loaded bit-equal, and ignores padding.
 """
+TESTS = {
+    "text classification": "tests/contracts/test_methods.py",
+    "token classification": "tests/test_token_classification.py",
+}
 
 
 def run_contracts(jobs: int) -> ET.Element:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--junitxml", str(file)]
-        subprocess.run(
-            [*command, "-m", "matrix or not matrix", "tests/contracts"], cwd=ROOT, check=False
-        )
+        every = [*command, "-m", "matrix or not matrix", *TESTS.values()]
+        subprocess.run(every, cwd=ROOT, check=False)
         return ET.parse(file).getroot()
 
 
-def cells(tests: ET.Element) -> tuple[dict[tuple[str, str], str], dict[str, list[str]]]:
-    """Text of each cell, and the pairs behind every reason for there being none."""
+def cells(tests: ET.Element, file: str) -> tuple[dict[tuple[str, str], str], dict[str, list[str]]]:
+    """Text of each cell of a task, and the pairs behind every reason for there being none."""
+    module = file.removesuffix(".py").replace("/", ".")
     passed: dict[tuple[str, str], int] = defaultdict(int)
     failed: set[tuple[str, str]] = set()
     reasons: dict[str, list[str]] = defaultdict(list)
     text: dict[tuple[str, str], str] = {}
     for case in tests.iter("testcase"):
         pair = re.search(r"\[(\w+)-(\w+)\]$", case.attrib["name"])
-        if pair is None:
+        if pair is None or case.attrib["classname"] != module:
             continue
         key = (pair[1], pair[2])
         if case.find("failure") is not None or case.find("error") is not None:
@@ -69,26 +74,33 @@ def cells(tests: ET.Element) -> tuple[dict[tuple[str, str], str], dict[str, list
     return text, reasons
 
 
-def page(text: dict[tuple[str, str], str], reasons: dict[str, list[str]]) -> str:
+def section(task: str, tests: ET.Element) -> list[str]:
+    text, reasons = cells(tests, TESTS[task])
     methods = [m for m in parts.find("method") if any(m == key[0] for key in text)]
-    lines = [HEAD, f"| method | {' | '.join(families())} |", "|---|" + "---|" * len(families())]
+    lines = [f"## {task.capitalize()}", "", f"| method | {' | '.join(families())} |"]
+    lines.append("|---|" + "---|" * len(families()))
     for method in methods:
         row = " | ".join(text.get((method, family), "not run") for family in families())
         lines.append(f"| {method} | {row} |")
     lines += ["", "Unsupported (-):", ""]
     lines += [f"- {', '.join(pairs)}: {reason}" for reason, pairs in sorted(reasons.items())]
+    return [*lines, ""]
+
+
+def page(tests: ET.Element) -> str:
     versions = environment()["versions"]
     shown = ", ".join(f"{n} {versions[n]}" for n in ("torch", "transformers", "peft"))
-    return "\n".join([*lines, "", f"With {shown}.", ""])
+    sections = [line for task in TESTS for line in section(task, tests)]
+    return "\n".join([HEAD, *sections, f"With {shown}.", ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2)
-    text, reasons = cells(run_contracts(parser.parse_args().jobs))
-    write_atomically(OUT, page(text, reasons))
+    text = page(run_contracts(parser.parse_args().jobs))
+    write_atomically(OUT, text)
     print(f"wrote {OUT.relative_to(ROOT)}")
-    if "FAILED" in text.values():
+    if "FAILED" in text:
         sys.exit(1)
 
 
