@@ -35,6 +35,7 @@ refuses to. For other tasks: it trains, is saved and loaded bit-equal, and ignor
 TESTS = {
     "text classification": "tests/contracts/test_methods.py",
     "token classification": "tests/test_token_classification.py",
+    "question answering": "tests/test_question_answering.py",
 }
 
 

@@ -154,7 +154,8 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
         backbone.set_attn_implementation("eager")
         with torch.random.fork_rng(), counter:
             model.train()
-            loss = bench.recipe.task.loss(model(**batch).logits, labels, bench.data)
+            logits = bench.logits(model(**batch), batch)
+            loss = bench.recipe.task.loss(logits, labels, bench.data)
             loss.backward()
     finally:
         backbone.set_attn_implementation(attention)

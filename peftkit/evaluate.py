@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a batch; above, only padding grows
 IGNORED = -100  # the label of a token that has none, as in transformers
+Read = Callable[
+    [Any, dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor | Sequence[torch.Tensor]"
+]
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
@@ -31,7 +34,7 @@ def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
             name: torch.tensor([e[name] + [fill.get(name, 0)] * (longest - len(e[name]))
                                 for e in examples])
             for name in examples[0]
-            if isinstance(examples[0][name], list)
+            if isinstance(examples[0][name], list) and not name.startswith("_")
         }  # fmt: skip
         if "labels" not in batch:
             batch["labels"] = torch.tensor([e["labels"] for e in examples])
@@ -58,7 +61,7 @@ def outputs(
     examples: Sequence[Example],
     collate: Collate,
     *,
-    read: Callable[[Any, torch.Tensor], torch.Tensor | Sequence[torch.Tensor]],
+    read: Read,
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
@@ -68,7 +71,7 @@ def outputs(
         model: Takes a batch without "labels" as keyword arguments.
         examples: Encoded rows.
         collate: Makes a batch of some.
-        read: Takes one tensor an example out of the model's output, given the batch's labels.
+        read: Takes one tensor an example out of the model's output, given inputs and labels.
         precision: As `Training.precision`.
         progress: Told of rows done.
 
@@ -83,7 +86,7 @@ def outputs(
         for batch in length_batches(lengths):
             inputs = to_device(collate([examples[i] for i in batch]))
             labels = inputs.pop("labels")
-            values = read(model(**inputs), labels)
+            values = read(model(**inputs), inputs, labels)
             if isinstance(values, torch.Tensor):
                 values = values.float().cpu()  # at once: each copy waits for the device
             found.update((i, v.float().cpu().numpy()) for i, v in zip(batch, values, strict=True))

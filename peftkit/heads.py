@@ -136,7 +136,7 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
 
     task = bench.recipe.task
 
-    def read(_: Any, labels: torch.Tensor) -> Any:
+    def read(_: Any, __: Any, labels: torch.Tensor) -> Any:
         inputs = caught.pop()
         if task.reads != "text":
             return task.pick(inputs, labels)

@@ -70,15 +70,16 @@ class ModelPredictor:
 
         bench = self.bench
         task = bench.recipe.task
+        examples = bench.encode(rows)
         found = outputs(
             self.model,
-            bench.encode(rows),
+            examples,
             bench.collate,
-            read=lambda output, labels: task.pick(output.logits, labels),
+            read=lambda output, inputs, labels: task.pick(bench.logits(output, inputs), labels),
             precision=bench.recipe.training.precision,
             progress=progress,
         )
-        return task.join(found)
+        return task.join(found, examples)
 
     def save(self, folder: Path) -> None:
         from peft import PeftModel
@@ -114,9 +115,9 @@ class FeaturePredictor:
         with torch.inference_mode():
             logits = self.layer.cpu()(features).numpy()
         if found and found[0].ndim == 1:  # one vector a text
-            return self.bench.recipe.task.join(list(logits))
+            return self.bench.recipe.task.join(list(logits), self.bench.encode(rows))
         ends = np.cumsum([len(each) for each in found])[:-1]
-        return self.bench.recipe.task.join(np.split(logits, ends))
+        return self.bench.recipe.task.join(np.split(logits, ends), self.bench.encode(rows))
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file

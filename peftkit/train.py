@@ -47,6 +47,7 @@ class Schedule:
         lengths: Tokens of each.
         collate: Makes a batch of tensors of some examples; "labels" is among them.
         loss: From logits and labels to a mean loss in nats.
+        logits: Takes them out of the model's output, given its inputs.
         validate: Called every `evaluate_every` steps; returns the task's metric.
         higher_is_better: Direction of that metric.
         rate_factor: How many times the learning rate a parameter has, by its name.
@@ -58,6 +59,7 @@ class Schedule:
     lengths: Sequence[int]
     collate: Callable[[list[Example]], dict[str, torch.Tensor]]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    logits: Callable[[Any, dict[str, Any]], torch.Tensor] = lambda output, _: output.logits
     validate: Callable[[nn.Module], float] | None = None
     higher_is_better: bool = True
     rate_factor: Callable[[str], float] = lambda _: 1.0
@@ -155,7 +157,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.order, trainer.loss = order, schedule.loss
+    trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
     trainer.rate_factor = schedule.rate_factor
     trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
     checkpoint = None
@@ -240,6 +242,7 @@ class _Trainer(Trainer):
 
     order: list[int]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    logits: Callable[[Any, dict[str, Any]], torch.Tensor]
     rate_factor: Callable[[str], float]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -273,7 +276,7 @@ class _Trainer(Trainer):
     ) -> Any:
         labels = inputs.pop("labels")
         outputs = model(**inputs)
-        loss = self.loss(outputs.logits, labels)
+        loss = self.loss(self.logits(outputs, inputs), labels)
         return (loss, outputs) if return_outputs else loss
 
 

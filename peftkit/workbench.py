@@ -156,6 +156,11 @@ class Workbench:
                     head += parameter.numel()
         return Parameters(method=total - head, head=head)
 
+    def logits(self, output: Any, inputs: dict[str, Any]) -> Any:
+        """The task's logits; of tokens, those of the text, not of virtual tokens before it."""
+        found = self.recipe.task.logits(output)
+        return found if found.ndim < 3 else found[:, -inputs["input_ids"].shape[1] :]
+
     def _in_head(self, name: str) -> bool:
         return any(f".{part}." in f".{name}" for part in self.backbone.layers.head)
 
@@ -198,6 +203,7 @@ class Workbench:
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,
             higher_is_better=task.higher_is_better,
+            logits=self.logits if examples is None else lambda output, _: output.logits,
             rate_factor=factor,
             progress=self.progress,
             folder=self._checkpoints(),
@@ -268,7 +274,7 @@ class Workbench:
             base,
             examples,
             self.collate,
-            read=lambda output, labels: (
+            read=lambda output, _, labels: (
                 output.last_hidden_state[:, 0]
                 if task.reads == "text"
                 else task.pick(output.last_hidden_state, labels)

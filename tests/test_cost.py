@@ -44,6 +44,7 @@ def flops_of_stub(stub: Stub) -> float | None:
     bench = SimpleNamespace(
         encode=lambda rows: [{**example, "input_ids": [1] * n} for n in (1, SEQ, SEQ + 9)],
         collate=lambda rows: {k: torch.tensor([row[k] for row in rows]) for k in rows[0]},
+        logits=lambda output, _: output.logits,
         data=SimpleNamespace(train=None),
         backbone=SimpleNamespace(model=stub),
         recipe=SimpleNamespace(

@@ -59,7 +59,7 @@ def bench(make_bench: Callable[..., Any]) -> Any:
 def evaluate(bench: Any, **options: Any) -> np.ndarray:
     found = outputs(
         bench.backbone.model, bench.encode(bench.data.train), bench.collate,
-        read=lambda output, _: output.logits, **{"precision": "float32", **options},
+        read=lambda output, *_: output.logits, **{"precision": "float32", **options},
     )  # fmt: skip
     return np.stack(found)
 

@@ -127,7 +127,7 @@ def test_a_probe_is_the_ridge_regression_of_scikit_learn(scale: float) -> None:
 def train_logits(bench: Any, model: Any) -> np.ndarray:
     found = outputs(
         model, bench.encode(bench.data.train), bench.collate,
-        read=lambda output, _: output.logits, precision="float32",
+        read=lambda output, *_: output.logits, precision="float32",
     )  # fmt: skip
     return np.stack(found)
 

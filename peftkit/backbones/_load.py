@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.backbones._family import Layers, Pooling, find_layers
 from peftkit.backbones._locate import Location
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
-from peftkit.errors import BackboneNotFound, InvalidInput
+from peftkit.errors import BackboneNotFound, InvalidInput, Unsupported
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PEFT_TASKS = {
     "AutoModelForSequenceClassification": "SEQ_CLS",
     "AutoModelForTokenClassification": "TOKEN_CLS",
+    # PEFT's class for questions drops the token types; that for sequences hands on all it gets.
+    "AutoModelForQuestionAnswering": "SEQ_CLS",
 }
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
@@ -99,6 +101,10 @@ def load(
     config.use_cache = False  # nothing is generated; GPT-2 would keep keys and values
     dtype = getattr(torch, backbone.dtype)
     auto = getattr(transformers, auto_class)
+    if type(config) not in auto._model_mapping:
+        raise Unsupported(
+            f"transformers has no head for this task on {config.model_type} (no {auto_class})"
+        )
     with seeded(seed, "weights"):
         if from_pretrained:
             model, new = _read_weights(auto, location, config, dtype)

@@ -25,6 +25,16 @@ def wrap(backbone: LoadedBackbone, config: Any) -> Any:
         return get_peft_model(backbone.model, config)
 
 
+def head_only(backbone: LoadedBackbone) -> Any:
+    """The model with nothing but its head to train, as an adapter that stock PEFT loads."""
+    from peft import LNTuningConfig, get_peft_model
+
+    # PEFT has no method for this; its LayerNorm tuning trains a copy of whatever it is given.
+    with quiet():
+        config = LNTuningConfig(target_modules=list(backbone.layers.head))
+        return get_peft_model(backbone.model, config)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Leave out PEFT's warning that its LayerNorm tuning is given layers that are not linear."""

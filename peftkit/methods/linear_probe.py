@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from peftkit.methods._method import Method, Rung
+from peftkit.methods._peft import head_only
 from peftkit.predictors import FeaturePredictor, Parameters, Predictor
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class LinearProbe(Method):
     def fit(self, bench: Workbench) -> Predictor:
         from peftkit.heads import FeatureHead, feature_examples, stack_features
 
+        if bench.recipe.task.reads == "span":  # windows of tokens: trained through the frozen model
+            bench.backbone.model.requires_grad_(False)
+            model = head_only(bench.backbone)
+            bench.train(model)
+            return bench.predictor(model)
         features = bench.features(bench.data.train)
         targets = bench.targets(bench.data.train)
         hidden = features[0].shape[-1]
@@ -40,4 +46,6 @@ class LinearProbe(Method):
         )
 
     def reload(self, bench: Workbench, folder: Path) -> Predictor:
+        if (folder / "adapter_config.json").is_file():
+            return bench.reload(folder)
         return FeaturePredictor.load(folder, bench, trained=True)

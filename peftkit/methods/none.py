@@ -3,7 +3,7 @@
 The centroids c of the training rows' features x are a linear layer: `-|x - c|^2 / t` is, but for a
 term that all classes share, `(2 c x - |c|^2) / t`. The temperature t only matters to log-loss and
 calibration; it maximises the likelihood of the training rows, each scored against centroids
-without itself.
+without itself. Where spans are asked for, the head stays as it was drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from peftkit.methods._method import Method, Rung
+from peftkit.methods._peft import head_only
 from peftkit.predictors import FeaturePredictor, Parameters, Predictor
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ class NoTraining(Method):
     def fit(self, bench: Workbench) -> Predictor:
         from peftkit.heads import centroid_layer, units
 
+        if bench.recipe.task.reads == "span":  # no centroid tells where an answer begins
+            model = head_only(bench.backbone).eval().requires_grad_(False)
+            return bench.predictor(model)
         rows = bench.data.train
         features, labels = units(bench.features(rows), bench.targets(rows))
         layer = centroid_layer(features, labels, num_classes=len(bench.data.labels))
         return FeaturePredictor(layer=layer, bench=bench, parameters=Parameters(method=0, head=0))
 
     def reload(self, bench: Workbench, folder: Path) -> Predictor:
+        if (folder / "adapter_config.json").is_file():
+            return bench.reload(folder)
         return FeaturePredictor.load(folder, bench, trained=False)

@@ -56,6 +56,13 @@ def _require_cache(backbone: LoadedBackbone) -> None:
     import inspect
 
     model = backbone.model
+    if "past_key_values" not in inspect.signature(type(model).forward).parameters and (
+        backbone.pooling is None and backbone.peft_task == "SEQ_CLS"
+    ):
+        raise Unsupported(
+            f"PEFT hands a prefix to {type(model).__name__} without the types of tokens (question "
+            "or context), which would be a handicap. Next: choose prompt_tuning or lora."
+        )
     inner = getattr(model, model.base_model_prefix)
     if "past_key_values" not in inspect.signature(type(inner).forward).parameters:
         raise Unsupported(

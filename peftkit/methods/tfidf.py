@@ -40,7 +40,7 @@ class TfIdf(Method):
 
         task, rows = bench.recipe.task, bench.data.train
         if task.reads != "text":
-            raise Unsupported("tfidf counts the words of a text; this task asks for each word")
+            raise Unsupported("tfidf counts the words of a text; this task asks about parts of it")
         vectorizer = TfidfVectorizer(**VECTORIZER)
         counts = vectorizer.fit_transform(task.texts(rows))
         model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
@@ -88,7 +88,7 @@ class TfIdfPredictor:
 
         counts = self.vectorizer.transform(self.bench.recipe.task.texts(rows))
         logits: np.ndarray = (counts @ self.weight.T + self.bias).astype(np.float32)
-        return self.bench.recipe.task.join(list(logits))
+        return self.bench.recipe.task.join(list(logits), [])
 
     def save(self, folder: Path) -> None:
         import numpy as np

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
 Example = dict[str, Any]
-"""One encoded row: lists of token ids and masks, and "labels"."""
+"""One encoded row, or a part of a long one: lists of token ids and masks, and "labels". Entries
+whose names begin with an underscore are the task's own, and reach no model."""
 Predictions = dict[str, list[Any]]
 """Columns over test items, "item" first; see `Record.predictions`."""
 
@@ -58,7 +59,7 @@ class Task:
         metric_version: Raised whenever the metric's definition changes.
         auto_class: The transformers class that puts this task's head on a backbone.
         corpora: Names of bundled data posed this way; such a name is itself a task.
-        reads: What one answer belongs to: a whole "text", or each "word" of it.
+        reads: What one answer belongs to: a whole "text", each "word" of it, or a "span" of it.
     """
 
     metric: ClassVar[str]
@@ -66,7 +67,7 @@ class Task:
     metric_version: ClassVar[int] = 1
     auto_class: ClassVar[str]
     corpora: ClassVar[tuple[str, ...]] = ()
-    reads: ClassVar[Literal["text", "word"]] = "text"
+    reads: ClassVar[Literal["text", "word", "span"]] = "text"
 
     data: str
     """A bundled corpus, a local file or folder, or a data set of the hub."""
@@ -111,6 +112,11 @@ class Task:
         """Mean loss of a batch, in nats."""
         raise NotImplementedError
 
+    def logits(self, output: Any) -> torch.Tensor:
+        """The logits in what a model of `auto_class` puts out."""
+        found: torch.Tensor = output.logits
+        return found
+
     def pick(self, values: torch.Tensor, labels: torch.Tensor) -> Any:
         """Of what a model puts out for a batch, what answers each example.
 
@@ -123,8 +129,13 @@ class Task:
         """
         return values
 
-    def join(self, answers: list[np.ndarray]) -> Any:
-        """All answers, in the order of the rows, as `score` takes them."""
+    def join(self, answers: list[np.ndarray], examples: Sequence[Example]) -> Any:
+        """All answers, in the order of the rows, as `score` takes them.
+
+        Args:
+            answers: One an example, as `pick` gave them.
+            examples: What `encode` made of the rows; empty where there is no backbone.
+        """
         import numpy as np
 
         return np.stack(answers)

@@ -37,7 +37,7 @@ class TokenClassification(Task):
 
     metric: ClassVar[str] = "f1"
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    reads: ClassVar[Literal["text", "word"]] = "word"
+    reads: ClassVar[Literal["text", "word", "span"]] = "word"
 
     size: Annotated[int, Ge(1)] | None = None
     """Training rows, drawn by seed, nested; none: all."""
@@ -130,10 +130,9 @@ class TokenClassification(Task):
         """Logits at the first token of each word, `(words, classes)` an example."""
         from peftkit.evaluate import IGNORED
 
-        values = values[:, -labels.shape[1] :]  # virtual tokens stand before the text
         return [v[own != IGNORED] for v, own in zip(values, labels, strict=True)]
 
-    def join(self, answers: list[np.ndarray]) -> list[np.ndarray]:
+    def join(self, answers: list[np.ndarray], examples: Sequence[Example]) -> list[np.ndarray]:
         return answers
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
@@ -142,7 +141,7 @@ class TokenClassification(Task):
         from peftkit.evaluate import IGNORED
 
         if logits.ndim == 3:
-            logits = logits[:, -labels.shape[1] :].flatten(0, 1)
+            logits = logits.flatten(0, 1)
         return torch.nn.functional.cross_entropy(
             logits.float(), labels.flatten(), ignore_index=IGNORED
         )
