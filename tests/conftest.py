@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,13 @@ def _nobody_tried_the_network(_network_is_blocked: None) -> Iterator[None]:
     _attempts.clear()
     yield
     assert not _attempts, f"tried to connect to {', '.join(_attempts)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """What a shell puts in the background starts with SIGINT ignored, and so do its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
