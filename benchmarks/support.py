@@ -30,8 +30,8 @@ tests of the pair were run, and all of them passed. For classification they are 
 method starts as the bare backbone, trains what it declares and nothing else, as many parameters as
 its closed form says, on the same batches as every other method, learns, depends on the seed alone,
 is saved and loaded bit-equal, ignores padding, can be taken away, merges with equal outputs or
-refuses to. For other tasks: it trains, is saved and loaded bit-equal (one test), and ignores padding
-(a second one, where it is counted).
+refuses to. For other tasks: it trains, is saved and loaded bit-equal (one test), and ignores
+padding (a second one, where it is counted).
 """
 TESTS = {
     "text classification": "tests/contracts/test_methods.py",
