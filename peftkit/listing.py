@@ -27,7 +27,7 @@ def _methods() -> str:
         for name, cls in found
     ]  # fmt: skip
     table = _table(("method", "rung", "rate", "merges", "what", "reference"), rows)
-    names = ", ".join(peft_methods())
+    names = ", ".join(peft_methods()) or "PEFT is not installed here"
     others = textwrap.fill(
         f"by PEFT's name and options, as peft:NAME: {names}", 100, subsequent_indent="  "
     )
