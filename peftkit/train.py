@@ -7,9 +7,7 @@ the same order. Dropout draws from a stream of its own, and evaluating in betwee
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from peftkit.device import device, resolve_precision
 from peftkit.errors import Diverged, InvalidInput
-from peftkit.record import write_atomically
 from peftkit.seeds import derive
+from peftkit.watch import Watch, last_whole_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 LOG_POINTS = 25
 POOL_BATCHES = 50  # batches that are sorted by length together
-MARKS = "best.json"  # written last into a checkpoint
 SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' plain one knows no warm-up
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
@@ -148,7 +144,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         order=training.order,
         seed=seed,
     )
-    watch = _Watch(schedule, training, num_steps)
+    watch = Watch(schedule, training, num_steps)
     trainer = _Trainer(
         model=model,
         args=_arguments(training, schedule, num_steps, seed, learning_rate),
@@ -162,7 +158,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
     checkpoint = None
     if training.save_every and schedule.folder:
-        checkpoint = _last_whole_checkpoint(schedule.folder)
+        checkpoint = last_whole_checkpoint(schedule.folder)
         if checkpoint:
             watch.resume(checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -181,12 +177,6 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         history=history,
         best_step=watch.best_step if training.keep_best else None,
     )
-
-
-def _last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the latest checkpoint that was written to its end, `MARKS` being the last of it."""
-    whole = [marks.parent for marks in folder.glob(f"checkpoint-*/{MARKS}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _point(entry: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +215,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps" if training.save_every else "no",
         save_steps=training.save_every or 500,
-        save_total_limit=None,  # `_Watch.on_save` deletes older ones, once the new one is whole
+        save_total_limit=None,  # `Watch.on_save` deletes older ones, once the new one is whole
         eval_strategy="no",
         report_to=[],
         remove_unused_columns=False,
@@ -289,74 +279,3 @@ class _InOrder(torch.utils.data.Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.order)
-
-
-class _Watch(TrainerCallback):
-    """Follows training: progress, divergence, evaluation in between, the best state, patience."""
-
-    def __init__(self, schedule: Schedule, training: Training, num_steps: int) -> None:
-        self.schedule, self.training, self.num_steps = schedule, training, num_steps
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self.best_state: dict[str, torch.Tensor] = {}
-        self.waited = 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
-        step = state.global_step
-        if self.schedule.progress:
-            self.schedule.progress(step, self.num_steps, "train")
-        every = self.training.evaluate_every
-        if every and self.schedule.validate and (step % every == 0 or step == self.num_steps):
-            with torch.random.fork_rng():
-                value = self.schedule.validate(model)
-            model.train()
-            state.log_history.append({"step": step, "validation": value})
-            self._judge(model, step, value, control)
-        return control
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise Diverged(
-                f"the training loss is {logs['loss']} at step {state.global_step} of "
-                f"{self.num_steps}: lower --training.learning-rate"
-            )
-
-    def _judge(self, model: nn.Module, step: int, value: float, control: Any) -> None:
-        sign = 1 if self.schedule.higher_is_better else -1
-        if self.best is None or sign * value > sign * self.best:
-            self.best, self.waited, self.best_step = value, 0, step
-            if self.training.keep_best:
-                self.best_state = {
-                    n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
-                }
-        else:
-            self.waited += 1
-            if self.training.patience and self.waited >= self.training.patience:
-                control.should_training_stop = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep what was best so far beside the checkpoint, so that a resumed run knows it."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if self.best_state:
-            save_file(self.best_state, folder / "best.safetensors")
-        marks = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
-        write_atomically(folder / MARKS, json.dumps(marks))
-        for other in folder.parent.glob("checkpoint-*"):
-            if other != folder:
-                shutil.rmtree(other)
-
-    def resume(self, checkpoint: Path) -> None:
-        """Read what `on_save` wrote."""
-        marks = json.loads((checkpoint / MARKS).read_text(encoding="utf-8"))
-        self.best, self.best_step, self.waited = (
-            marks[name] for name in ("best", "best_step", "waited")
-        )
-        if (checkpoint / "best.safetensors").is_file():
-            self.best_state = load_file(checkpoint / "best.safetensors")
-
-    def return_to_best(self, model: nn.Module) -> None:
-        """Put the best evaluated state back, if that was asked for."""
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.best_state:
-                    parameter.copy_(self.best_state[name])

@@ -120,7 +120,7 @@ FAULTS = (
         tests="tests/test_train.py", only="",
     ),
     Fault(
-        "evaluation draws from training's random numbers", "peftkit/train.py",
+        "evaluation draws from training's random numbers", "peftkit/watch.py",
         "with torch.random.fork_rng():", "if torch.rand(1) < 2:",
         tests="tests/test_train.py", only="",
     ),

@@ -18,11 +18,11 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from peftkit import train as training_module
 from peftkit.errors import Diverged, InvalidInput
 from peftkit.seeds import derive, seeded
 from peftkit.settings import Training
 from peftkit.train import POOL_BATCHES, Schedule, batch_order, train
+from peftkit.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
@@ -477,10 +477,10 @@ def test_a_checkpoint_cut_short_is_passed_over(
             raise Killed
         on_save(watch, args, state, control)
 
-    on_save = training_module._Watch.on_save
+    on_save = Watch.on_save
     seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(training_module._Watch, "on_save", stop_at_six)
+        patch.setattr(Watch, "on_save", stop_at_six)
         with pytest.raises(Killed):
             fit(schedule(folder=tmp_path / "b"), save_every=3)
     (tmp_path / "b" / "checkpoint-6" / "optimizer.pt").unlink()

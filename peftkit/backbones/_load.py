@@ -81,18 +81,12 @@ def load(
 
     Raises:
         BackboneNotFound: The files are no model of a known architecture.
+        Unsupported: transformers has no head for the task on this architecture.
     """
     import torch
     import transformers
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(location.folder)
-    except (ValueError, OSError) as error:
-        raise BackboneNotFound(
-            f"transformers cannot read the configuration of {location.name!r}",
-            received=str(error).splitlines()[0],
-            next_step="check that the architecture exists in the installed transformers",
-        ) from error
+    config = _read_config(location)
     tokenizer = _load_tokenizer(location, words=words)
     known_head = list((config.id2label or {}).values()) == labels
     config.id2label = dict(enumerate(labels))
@@ -103,7 +97,8 @@ def load(
     auto = getattr(transformers, auto_class)
     if type(config) not in auto._model_mapping:
         raise Unsupported(
-            f"transformers has no head for this task on {config.model_type} (no {auto_class})"
+            f"transformers has no head for this task on {config.model_type} (no {auto_class}). "
+            "Next: choose a backbone of another architecture."
         )
     with seeded(seed, "weights"):
         if from_pretrained:
@@ -131,6 +126,19 @@ def load(
         head_is_new=head_is_new,
         peft_task=_PEFT_TASKS[auto_class],
     )
+
+
+def _read_config(location: Location) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(location.folder)
+    except (ValueError, OSError) as error:
+        raise BackboneNotFound(
+            f"transformers cannot read the configuration of {location.name!r}",
+            received=str(error).splitlines()[0],
+            next_step="check that the architecture exists in the installed transformers",
+        ) from error
 
 
 def _load_tokenizer(location: Location, *, words: bool) -> PreTrainedTokenizerBase:

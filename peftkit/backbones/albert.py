@@ -1,6 +1,7 @@
 """ALBERT (Lan et al. 2020): one block of weights used again and again, narrow embeddings."""
 
 from peftkit.backbones._family import Family
+from peftkit.backbones.bert import FAMILY as BERT
 
 FAMILY = Family(
     name="albert",
@@ -15,12 +16,8 @@ FAMILY = Family(
     },
     pooling="first",
     twin={
+        **BERT.twin,
         "model_type": "albert",
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 128,
         "embedding_size": 16,
     },
 )

@@ -1,6 +1,7 @@
 """ModernBERT (Warner et al. 2024): encoder with rotary positions, gated MLP, no biases."""
 
 from peftkit.backbones._family import Family
+from peftkit.backbones.bert import FAMILY as BERT
 
 FAMILY = Family(
     name="modernbert",
@@ -15,12 +16,8 @@ FAMILY = Family(
     },
     pooling="first",
     twin={
+        **BERT.twin,
         "model_type": "modernbert",
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 128,
         "global_attn_every_n_layers": 2,
         "local_attention": 16,
     },

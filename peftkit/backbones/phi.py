@@ -1,14 +1,13 @@
 """Phi-1, Phi-1.5 and Phi-2 (Li et al. 2023): decoder with attention and MLP side by side."""
 
 from peftkit.backbones._family import Family
+from peftkit.backbones.llama import FAMILY as LLAMA
 
 FAMILY = Family(
     name="phi",
     model_types=("phi",),
     roles={
-        "query": ("self_attn.q_proj",),
-        "key": ("self_attn.k_proj",),
-        "value": ("self_attn.v_proj",),
+        **LLAMA.roles,
         "attention_output": ("self_attn.dense",),
         "mlp_input": ("mlp.fc1",),
         "mlp_output": ("mlp.fc2",),

@@ -1,26 +1,15 @@
 """Qwen2 and Qwen3 (Yang et al. 2024, 2025): a Llama with biases or norms on q and k."""
 
 from peftkit.backbones._family import Family
+from peftkit.backbones.llama import FAMILY as LLAMA
 
 FAMILY = Family(
     name="qwen",
     model_types=("qwen2", "qwen3"),
-    roles={
-        "query": ("self_attn.q_proj",),
-        "key": ("self_attn.k_proj",),
-        "value": ("self_attn.v_proj",),
-        "attention_output": ("self_attn.o_proj",),
-        "mlp_input": ("mlp.gate_proj", "mlp.up_proj"),
-        "mlp_output": ("mlp.down_proj",),
-    },
+    roles=LLAMA.roles,
     pooling="last",
     twin={
+        **LLAMA.twin,
         "model_type": "qwen2",
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 128,
-        "num_key_value_heads": 2,
     },
 )
