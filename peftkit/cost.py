@@ -144,7 +144,7 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
     from peftkit.evaluate import to_device
 
     examples = bench.encode(bench.data.train)
-    middle = sorted(examples, key=lambda e: len(e["input_ids"]))[len(examples) // 2]
+    middle = sorted(examples, key=bench.recipe.task.length)[len(examples) // 2]
     batch = to_device(bench.collate([middle, middle]))
     labels = batch.pop("labels")
     backbone = bench.backbone.model
@@ -176,7 +176,7 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     rows = bench.data.test.select(range(min(SAMPLE, len(bench.data.test))))
     examples = bench.encode(rows)
     batches = []
-    for indices in length_batches([len(e["input_ids"]) for e in examples]):
+    for indices in length_batches([bench.recipe.task.length(e) for e in examples]):
         batch = to_device(bench.collate([examples[i] for i in indices]))
         del batch["labels"]
         batches.append(batch)

@@ -62,6 +62,7 @@ def outputs(
     collate: Collate,
     *,
     read: Read,
+    length: Callable[[Example], int] = lambda example: len(example["input_ids"]),
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
@@ -72,13 +73,14 @@ def outputs(
         examples: Encoded rows.
         collate: Makes a batch of some.
         read: Takes one tensor an example out of the model's output, given inputs and labels.
+        length: Tokens of an example.
         precision: As `Training.precision`.
         progress: Told of rows done.
 
     Returns:
         float32, one array an example, in the order of `examples`.
     """
-    lengths = [len(example["input_ids"]) for example in examples]
+    lengths = [length(example) for example in examples]
     found: dict[int, np.ndarray] = {}
     model.eval()
     done = 0

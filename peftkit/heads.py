@@ -148,6 +148,7 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
             bench.encode(data.train),
             bench.collate,
             read=read,
+            length=task.length,
             precision=bench.recipe.training.precision,
         )
     finally:

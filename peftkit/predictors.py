@@ -76,6 +76,7 @@ class ModelPredictor:
             examples,
             bench.collate,
             read=lambda output, inputs, labels: task.pick(bench.logits(output, inputs), labels),
+            length=task.length,
             precision=bench.recipe.training.precision,
             progress=progress,
         )
@@ -95,7 +96,7 @@ class ModelPredictor:
         else:
             self.model.save_pretrained(folder)
             declare_pooling(folder, self.bench.backbone.pooling)
-        self.bench.backbone.tokenizer.save_pretrained(folder)
+        self.bench.backbone.processor.save_pretrained(folder)
 
 
 @dataclass(kw_only=True)
@@ -126,7 +127,7 @@ class FeaturePredictor:
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous() for name, tensor in self.layer.state_dict().items()}
         save_file(state, folder / "head.safetensors")
-        self.bench.backbone.tokenizer.save_pretrained(folder)
+        self.bench.backbone.processor.save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path, bench: Workbench, *, trained: bool) -> FeaturePredictor:

@@ -69,11 +69,12 @@ class Workbench:
         loaded = load(
             recipe.backbone,
             locate(recipe.backbone),
-            auto_class=recipe.task.auto_class,
+            auto_classes=recipe.task.auto_classes,
+            inputs=recipe.task.inputs,
             labels=self.data.labels,
             seed=recipe.seed,
             from_pretrained=recipe.method.from_pretrained,
-            words=recipe.task.reads == "word",
+            reads=recipe.task.reads,
         )
         loaded.model.to(device())
         return loaded
@@ -81,9 +82,7 @@ class Workbench:
     @cached_property
     def collate(self) -> Collate:
         """Pads examples and makes tensors of them."""
-        from peftkit.evaluate import collate_padded
-
-        return collate_padded(self.backbone.tokenizer)
+        return self.recipe.task.collate(self.backbone)
 
     @property
     def max_length(self) -> int:
@@ -108,9 +107,7 @@ class Workbench:
         """Token ids of rows, encoded once."""
         key = f"{rows._fingerprint}|{self.max_length}"
         if key not in self._encoded:
-            self._encoded[key] = self.recipe.task.encode(
-                rows, self.backbone.tokenizer, self.max_length
-            )
+            self._encoded[key] = self.recipe.task.encode(rows, self.backbone, self.max_length)
         return self._encoded[key]
 
     def targets(self, rows: Dataset) -> list[Any]:
@@ -159,7 +156,9 @@ class Workbench:
     def logits(self, output: Any, inputs: dict[str, Any]) -> Any:
         """The task's logits; of tokens, those of the text, not of virtual tokens before it."""
         found = self.recipe.task.logits(output)
-        return found if found.ndim < 3 else found[:, -inputs["input_ids"].shape[1] :]
+        if found.ndim < 3:
+            return found
+        return found[:, -inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1] :]
 
     def _in_head(self, name: str) -> bool:
         return any(f".{part}." in f".{name}" for part in self.backbone.layers.head)
@@ -198,7 +197,7 @@ class Workbench:
 
         schedule = Schedule(
             examples=rows if examples is None else examples,
-            lengths=[len(row["input_ids"]) for row in rows],
+            lengths=[task.length(row) for row in rows],
             collate=collate or self.collate,
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,
@@ -259,7 +258,9 @@ class Workbench:
         mark = f"{backbone.location.fingerprint}|{read}|{self.recipe.backbone.dtype}"
         digest = hashlib.sha256(f"{mark}|{training.precision}|{training.threads}".encode())
         for example in examples:
-            digest.update(np.asarray(example["input_ids"], dtype=np.int32).tobytes() + b"|")
+            for name in sorted(example):
+                if name != "labels" and not name.startswith("_"):
+                    digest.update(np.asarray(example[name]).tobytes() + b"|")
             if task.reads != "text":
                 labelled = np.asarray(example["labels"]) != IGNORED
                 digest.update(labelled.tobytes())
@@ -279,6 +280,7 @@ class Workbench:
                 if task.reads == "text"
                 else task.pick(output.last_hidden_state, labels)
             ),
+            length=task.length,
             precision=training.precision,
             progress=progress or self.progress,
         )
@@ -310,7 +312,7 @@ class Workbench:
         else:
             from peftkit.backbones._pooling import pool_hidden_states
 
-            auto = getattr(transformers, self.recipe.task.auto_class)
+            auto = getattr(transformers, backbone.auto_class)
             model = auto.from_pretrained(folder, dtype="auto", use_safetensors=True)
             pool_hidden_states(model, backbone.pooling)
             backbone.model = model.to(backbone.model.device)

@@ -27,7 +27,7 @@ def load_as_classifier(backbone: Backbone | str, **options: Any) -> Any:
     backbone = backbone if isinstance(backbone, Backbone) else Backbone(name=backbone)
     options = {"labels": LABELS, "seed": 0, **options}
     return load(
-        backbone, locate(backbone), auto_class="AutoModelForSequenceClassification", **options
+        backbone, locate(backbone), auto_classes=("AutoModelForSequenceClassification",), **options
     )
 
 
@@ -344,7 +344,7 @@ def test_the_head_depends_on_the_seed_alone() -> None:
 def test_a_checkpoints_own_head_is_kept_only_for_the_very_same_labels(tmp_path: Path) -> None:
     trained = load_as_classifier("twin:bert", seed=5)
     trained.model.save_pretrained(tmp_path)
-    trained.tokenizer.save_pretrained(tmp_path)
+    trained.processor.save_pretrained(tmp_path)
     own = trained.model.classifier.weight
     kept = load_as_classifier(str(tmp_path), seed=1).model.classifier.weight
     assert torch.equal(kept, own)
@@ -608,9 +608,9 @@ def test_a_tokenizer_without_padding_pads_with_its_end(broken: Path) -> None:
     path.write_text(json.dumps(settings | {"eos_token": "[SEP]"}))
     found = load_as_classifier(str(broken))
 
-    assert found.tokenizer.pad_token == "[SEP]"
-    assert found.tokenizer.padding_side == "right"
-    assert found.model.config.pad_token_id == found.tokenizer.pad_token_id
+    assert found.processor.pad_token == "[SEP]"
+    assert found.processor.padding_side == "right"
+    assert found.model.config.pad_token_id == found.processor.pad_token_id
 
 
 def test_the_fingerprint_follows_weights_and_configuration(broken: Path) -> None:

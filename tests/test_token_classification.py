@@ -113,7 +113,7 @@ def test_a_word_is_read_at_its_first_token(bench: Callable[..., Workbench]) -> N
     rows = here.data.train.select([0])
     words, label = rows["tokens"][0], rows["label"][0]
     example = here.encode(rows)[0]
-    tokenizer = here.backbone.tokenizer
+    tokenizer = here.backbone.processor
     pieces = [tokenizer.tokenize(word) for word in words]
     expected = [IGNORED]
     for tag, tokens in zip(label, pieces, strict=True):
@@ -165,7 +165,7 @@ def test_strict_and_default_differ_where_a_span_begins_inside() -> None:
 def test_words_that_were_cut_off_count_as_outside(bench: Callable[..., Workbench]) -> None:
     here = bench("full", "twin:bert")
     task = here.recipe.task
-    examples = task.encode(here.data.test, here.backbone.tokenizer, 4)
+    examples = task.encode(here.data.test, here.backbone, 4)
     logits = [
         np.zeros((sum(y != IGNORED for y in e["labels"]), len(here.data.labels))) for e in examples
     ]

@@ -39,6 +39,8 @@ class Family:
         name: The family's name, as the file's.
         model_types: `config.model_type` values that belong to it.
         roles: Role -> module names relative to a block.
+        blocks: Pattern of the names of blocks; none: the longest list of modules of one class.
+        inputs: What it reads.
         pooling: The position of the last hidden states that the classification head of
             transformers reads: "first" token or "last" token that is not padding.
         twin: Arguments of the family's config class that make a tiny twin, for tests and
@@ -48,6 +50,8 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     roles: dict[Role, tuple[str, ...]]
+    blocks: str | None = None
+    inputs: Literal["text", "image", "audio"] = "text"
     pooling: Pooling
     twin: dict[str, Any] = field(default_factory=dict)
 
@@ -58,7 +62,7 @@ class Layers:
 
     Attributes:
         family: Name of the family, or "unknown (module tree)".
-        blocks: The transformer blocks, in order.
+        blocks: The transformer blocks, in order; an encoder's before a decoder's.
         roles: Role -> module names, over all blocks.
         head: Newly initialised modules (the task's output layer and what comes with it).
         norms: Normalisation layers with a weight, in order, the head's left out.
@@ -104,7 +108,7 @@ def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
     """
     family = family_of(model.config.model_type)
     head = tuple(head)
-    blocks = _find_blocks(model)
+    blocks = _find_blocks(model, family.blocks if family else None)
     linear = {n for n, m in model.named_modules() if _is_linear(m)}
     roles: dict[Role, tuple[str, ...]]
     if family is not None:
@@ -127,10 +131,13 @@ def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
     )
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, ...]:
-    """The longest list of modules of one class is the stack of blocks."""
+def _find_blocks(model: nn.Module, pattern: str | None) -> tuple[str, ...]:
+    """Modules named by the pattern; else the longest list of modules of one class is the stack."""
     from torch import nn
 
+    if pattern:
+        ends = re.compile(rf"(?:.*\.)?(?:{pattern})")
+        return tuple(name for name, _ in model.named_modules() if ends.fullmatch(name))
     stacks = [
         (name, module)
         for name, module in model.named_modules()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.backbones._family import Layers, Pooling, find_layers
 from peftkit.backbones._locate import Location
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
-from peftkit.errors import BackboneNotFound, InvalidInput, Unsupported
+from peftkit.backbones._processor import load_processor
+from peftkit.errors import BackboneNotFound, Unsupported
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
     from peftkit.settings import Backbone
 
@@ -24,6 +24,8 @@ _PEFT_TASKS = {
     "AutoModelForTokenClassification": "TOKEN_CLS",
     # PEFT's class for questions drops the token types; that for sequences hands on all it gets.
     "AutoModelForQuestionAnswering": "SEQ_CLS",
+    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+    "AutoModelForCausalLM": "CAUSAL_LM",
 }
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
@@ -36,48 +38,58 @@ class LoadedBackbone:
         location: Where it came from.
         model: The transformers model, on the CPU, in evaluation mode; the backbone proper is
             float32 or bfloat16, the head float32.
-        tokenizer: Its tokenizer; pads on the right.
+        processor: What turns rows into its inputs: a tokenizer, which pads on the right, an image
+            processor, or a feature extractor of sounds.
+        auto_class: The transformers class that `model` was made by.
         layers: Where the layers of `model` are.
         pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
-            or the "mean" over all tokens. None: it reads every token.
+            or the "mean" over all tokens. None: it reads every token, or is no head on text.
         total_parameters: Parameters of the backbone, head excluded.
         head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
-        peft_task: PEFT's name for what the head does: it decides how prefixes are handed over.
     """
 
     location: Location
     model: Any
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    auto_class: str
     layers: Layers
     pooling: Pooling | None
     total_parameters: int
     head_is_new: bool = True
-    peft_task: str = "SEQ_CLS"
+
+    @property
+    def peft_task(self) -> str | None:
+        """PEFT's name for what the head does: it decides how virtual tokens are handed over."""
+        return _PEFT_TASKS.get(self.auto_class)
 
 
 def load(
     backbone: Backbone,
     location: Location,
     *,
-    auto_class: str,
+    auto_classes: tuple[str, ...],
     labels: list[str],
     seed: int,
     from_pretrained: bool = True,
-    words: bool = False,
+    inputs: Literal["text", "image", "audio"] = "text",
+    reads: Literal["text", "word", "span", "token"] = "text",
 ) -> LoadedBackbone:
     """Load a backbone and give it a new head.
 
     The head is initialised from `seed` alone, hence equally for every method of a cell. A
-    checkpoint's own head is kept only if it names the very same labels in the same order.
+    checkpoint's own head is kept only if it names the very same labels in the same order, or
+    predicts the next token.
 
     Args:
         backbone: The recipe's part.
         location: What `locate` found.
-        auto_class: Name of the transformers class that adds the head.
+        auto_classes: Names of transformers classes that add the head; the first that knows the
+            architecture is taken.
         labels: Class names; their order is the order of the logits.
         seed: Seed of the head (and of all weights if not `from_pretrained`).
         from_pretrained: False: same architecture, random weights.
-        words: Whether texts come split into words, each of which is answered.
+        inputs: As `Task.inputs`.
+        reads: As `Task.reads`.
 
     Raises:
         BackboneNotFound: The files are no model of a known architecture.
@@ -87,28 +99,26 @@ def load(
     import transformers
 
     config = _read_config(location)
-    tokenizer = _load_tokenizer(location, words=words)
-    known_head = list((config.id2label or {}).values()) == labels
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: i for i, label in enumerate(labels)}
-    config.pad_token_id = tokenizer.pad_token_id
-    config.use_cache = False  # nothing is generated; GPT-2 would keep keys and values
-    dtype = getattr(torch, backbone.dtype)
+    auto_class = _choose_class(auto_classes, config)
     auto = getattr(transformers, auto_class)
-    if type(config) not in auto._model_mapping:
-        raise Unsupported(
-            f"transformers has no head for this task on {config.model_type} (no {auto_class}). "
-            "Next: choose a backbone of another architecture."
-        )
+    processor = load_processor(location, inputs=inputs, words=reads == "word")
+    known_head = list((config.id2label or {}).values()) == labels
+    if reads != "token":
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+    if inputs == "text":
+        config.pad_token_id = processor.pad_token_id
+    config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
+    dtype = getattr(torch, backbone.dtype)
     with seeded(seed, "weights"):
         if from_pretrained:
             model, new = _read_weights(auto, location, config, dtype)
         else:
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
-    head = _head_modules(model, new)
+    head = _head_modules(model, new, keeps_own=reads == "token")
     if dtype != torch.float32:
         _keep_in_float32(model, head)
-    head_is_new = not known_head or not from_pretrained or bool(new)
+    head_is_new = not from_pretrained or bool(new) or (not known_head and reads != "token")
     if head_is_new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
@@ -119,12 +129,12 @@ def load(
     return LoadedBackbone(
         location=location,
         model=model.eval(),
-        tokenizer=tokenizer,
+        processor=processor,
+        auto_class=auto_class,
         layers=replace(layers, head=head),
         pooling=pooling,
         total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
         head_is_new=head_is_new,
-        peft_task=_PEFT_TASKS[auto_class],
     )
 
 
@@ -141,29 +151,16 @@ def _read_config(location: Location) -> Any:
         ) from error
 
 
-def _load_tokenizer(location: Location, *, words: bool) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+def _choose_class(auto_classes: tuple[str, ...], config: Any) -> str:
+    import transformers
 
-    # GPT-2's and RoBERTa's read a word as inside a text only if a space stands before it.
-    options = {"add_prefix_space": True} if words else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(location.folder, **options)
-    except (ValueError, OSError, KeyError) as error:
-        raise BackboneNotFound(
-            f"{location.name!r} has no tokenizer that transformers can read",
-            received=str(error).splitlines()[0],
-            next_step="save the tokenizer beside the weights (tokenizer.save_pretrained)",
-        ) from error
-    if tokenizer.pad_token is None:
-        # Padding is masked everywhere, so any token serves; decoders often bring no other.
-        if tokenizer.eos_token is None:
-            raise InvalidInput(
-                f"the tokenizer of {location.name!r} has neither a padding nor an end token",
-                next_step="add one to tokenizer_config.json",
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return tokenizer
+    for name in auto_classes:
+        if type(config) in getattr(transformers, name)._model_mapping:
+            return name
+    raise Unsupported(
+        f"transformers has no head for this task on {config.model_type} "
+        f"(no {' nor '.join(auto_classes)}). Next: choose a backbone of another architecture."
+    )
 
 
 def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tuple[Any, set[str]]:
@@ -186,8 +183,8 @@ def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tup
             next_step="check that the download is complete",
         ) from error
     new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    prefix = f"{model.base_model_prefix}."
-    own = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    names = [name for name, _ in model.named_parameters()]
+    own = [name for name in names if name.startswith(f"{model.base_model_prefix}.")] or names
     missing = [name for name in own if name in new]
     if 2 * len(missing) > len(own):  # transformers would draw them at random
         raise BackboneNotFound(
@@ -198,13 +195,31 @@ def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tup
     return model, new
 
 
-def _head_modules(model: Any, new: set[str]) -> tuple[str, ...]:
-    """Modules beyond the backbone proper, and new ones within it (a missing pooler, say)."""
-    prefix = model.base_model_prefix
-    children = [(n, m) for n, m in model.named_children() if n != prefix]
+def _head_modules(model: Any, new: set[str], *, keeps_own: bool) -> tuple[str, ...]:
+    """Modules beyond the backbone proper, and new ones within it (a missing pooler, say).
+
+    Args:
+        model: With its head.
+        new: Names of tensors that the checkpoint does not hold.
+        keeps_own: The head is the one that the backbone was pretrained with.
+    """
+    backbone = {model.base_model_prefix} | (set() if keeps_own else _bare_children(model))
+    children = [] if keeps_own else [(n, m) for n, m in model.named_children() if n not in backbone]
     outside = [name for name, module in children if any(True for _ in module.parameters())]
-    inside = {key.rpartition(".")[0] for key in new if key.startswith(prefix + ".")}
+    inside = {key.rpartition(".")[0] for key in new if key.partition(".")[0] not in outside}
     return (*outside, *sorted(inside))
+
+
+def _bare_children(model: Any) -> set[str]:
+    """Parts of the backbone where it is not kept in one module, as in T5 for questions."""
+    import torch
+    from transformers import AutoModel
+
+    if hasattr(model, model.base_model_prefix):
+        return set()
+    with torch.device("meta"):
+        bare = AutoModel.from_config(model.config)
+    return {name for name, _ in bare.named_children()}
 
 
 def _initialise(model: Any, head: tuple[str, ...], seed: int) -> None:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.backbones import LoadedBackbone
+    from peftkit.evaluate import Collate
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
 Example = dict[str, Any]
-"""One encoded row, or a part of a long one: lists of token ids and masks, and "labels". Entries
-whose names begin with an underscore are the task's own, and reach no model."""
+"""One encoded row, or a part of a long one: lists of token ids and masks (or pixels, or sound), and
+"labels". Entries whose names begin with an underscore are the task's own, and reach no model."""
+Reads = Literal["text", "word", "span", "token"]
 Predictions = dict[str, list[Any]]
 """Columns over test items, "item" first; see `Record.predictions`."""
 
@@ -57,17 +60,24 @@ class Task:
         metric: The metric that tables show and checkpoints are chosen by.
         higher_is_better: Its direction.
         metric_version: Raised whenever the metric's definition changes.
-        auto_class: The transformers class that puts this task's head on a backbone.
+        auto_classes: The transformers classes that put this task's head on a backbone; of several,
+            the first that knows the architecture.
         corpora: Names of bundled data posed this way; such a name is itself a task.
-        reads: What one answer belongs to: a whole "text", each "word" of it, or a "span" of it.
+        inputs: What a row holds: "text", "image" or "audio".
+        reads: What one answer belongs to: a whole "text" (or image, or sound), each "word" of it, a
+            "span" of it, or the next "token", which is what backbones are pretrained to answer:
+            there is no new head then.
+        generates: Whether answers are written, token by token.
     """
 
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     metric_version: ClassVar[int] = 1
-    auto_class: ClassVar[str]
+    auto_classes: ClassVar[tuple[str, ...]]
     corpora: ClassVar[tuple[str, ...]] = ()
-    reads: ClassVar[Literal["text", "word", "span"]] = "text"
+    inputs: ClassVar[Literal["text", "image", "audio"]] = "text"
+    reads: ClassVar[Reads] = "text"
+    generates: ClassVar[bool] = False
 
     data: str
     """A bundled corpus, a local file or folder, or a data set of the hub."""
@@ -86,11 +96,25 @@ class Task:
         """
         raise NotImplementedError
 
-    def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[Example]:
-        """Turn rows into lists of token ids, unpadded."""
+    def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
+        """Turn rows into what the backbone reads, unpadded.
+
+        Args:
+            rows: As `load` made them.
+            backbone: Its processor above all.
+            max_length: Tokens that there is room for.
+        """
         raise NotImplementedError
+
+    def collate(self, backbone: LoadedBackbone) -> Collate:
+        """How examples become a batch of tensors: here, padded to the longest."""
+        from peftkit.evaluate import collate_padded
+
+        return collate_padded(backbone.processor)
+
+    def length(self, example: Example) -> int:
+        """Tokens of an encoded example: batches are made of examples of like length."""
+        return len(example["input_ids"])
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         """Rows of another file, their labels numbered as in `labels`.
@@ -113,7 +137,7 @@ class Task:
         raise NotImplementedError
 
     def logits(self, output: Any) -> torch.Tensor:
-        """The logits in what a model of `auto_class` puts out."""
+        """The logits in what a model of `auto_classes` puts out."""
         found: torch.Tensor = output.logits
         return found
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
 from peftkit.tasks._answers import exact_match, word_f1
-from peftkit.tasks._task import Example, Predictions, Progress, Task, TaskData
+from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.backbones import LoadedBackbone
 
 COLUMNS = ("question", "context", "answers")
 BEST = 20  # starts and ends that are combined, as in the scripts of BERT
@@ -36,8 +37,8 @@ class QuestionAnswering(Task):
     """Find the words of a text that answer a question."""
 
     metric: ClassVar[str] = "f1"
-    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
-    reads: ClassVar[Literal["text", "word", "span"]] = "span"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForQuestionAnswering",)
+    reads: ClassVar[Reads] = "span"
 
     size: Annotated[int, Ge(1)] | None = None
     """Training questions, drawn by seed, nested; none: all."""
@@ -107,11 +108,10 @@ class QuestionAnswering(Task):
     def texts(self, rows: Dataset) -> list[str]:
         return [f"{q}\n{c}" for q, c in zip(rows["question"], rows["context"], strict=True)]
 
-    def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[Example]:
+    def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
         if len(rows) == 0:
             return []
+        tokenizer = backbone.processor
         room = max_length // 2  # a question takes at most half
         questions = [
             tokenizer.decode(ids, skip_special_tokens=True) if len(ids) > room else question

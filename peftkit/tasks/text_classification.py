@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.backbones import LoadedBackbone
 
     from peftkit.data import Columns
 
@@ -32,7 +33,7 @@ class TextClassification(Task):
     """One label for a text or a pair of texts."""
 
     metric: ClassVar[str] = "accuracy"
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSequenceClassification",)
     corpora: ClassVar[tuple[str, ...]] = ("pydocs/library",)
 
     size: Annotated[int, Ge(2)] | None = None
@@ -120,9 +121,8 @@ class TextClassification(Task):
             return list(rows["text"][:])
         return [f"{a}\n{b}" for a, b in zip(rows["text"], rows["second_text"], strict=True)]
 
-    def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[Example]:
+    def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
+        tokenizer = backbone.processor
         pair = (rows["second_text"][:],) if "second_text" in rows.column_names else ()
         encoded = tokenizer(
             rows["text"][:], *pair, truncation=True, max_length=max_length, padding=False

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
 from peftkit.tasks._spans import precision_recall_f1, scheme_of, spans
-from peftkit.tasks._task import Example, Predictions, Progress, Task, TaskData
+from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.backbones import LoadedBackbone
 
 OUTSIDE = "O"
 
@@ -36,8 +37,8 @@ class TokenClassification(Task):
     """One tag for each word of a text; scored by exact spans."""
 
     metric: ClassVar[str] = "f1"
-    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    reads: ClassVar[Literal["text", "word", "span"]] = "word"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
+    reads: ClassVar[Reads] = "word"
 
     size: Annotated[int, Ge(1)] | None = None
     """Training rows, drawn by seed, nested; none: all."""
@@ -103,13 +104,12 @@ class TokenClassification(Task):
     def texts(self, rows: Dataset) -> list[str]:
         return [" ".join(words) for words in rows["tokens"]]
 
-    def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[Example]:
+    def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
         from peftkit.evaluate import IGNORED
 
         if len(rows) == 0:
             return []
+        tokenizer = backbone.processor
         encoded = tokenizer(
             [words or [""] for words in rows["tokens"][:]],
             is_split_into_words=True, truncation=True, max_length=max_length, padding=False,

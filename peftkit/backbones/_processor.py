@@ -1,0 +1,78 @@
+"""What turns rows into the inputs of a backbone, read from the backbone's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftkit.backbones._locate import Location
+from peftkit.errors import BackboneNotFound, InvalidInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_processor(
+    location: Location, *, inputs: Literal["text", "image", "audio"], words: bool = False
+) -> Any:
+    """Load a tokenizer, an image processor or a feature extractor of sounds.
+
+    Args:
+        location: The backbone.
+        inputs: What rows hold.
+        words: Whether texts come split into words, each of which is answered.
+
+    Raises:
+        BackboneNotFound: The folder has none that transformers can read.
+        InvalidInput: The tokenizer cannot pad.
+    """
+    import transformers
+
+    if inputs == "text":
+        # GPT-2's and RoBERTa's read a word as inside a text only if a space stands before it.
+        options = {"add_prefix_space": True} if words else {}
+        return load_tokenizer(location.folder, location.name, **options)
+    auto = transformers.AutoImageProcessor if inputs == "image" else None
+    try:
+        return (auto or transformers.AutoFeatureExtractor).from_pretrained(location.folder)
+    except (ValueError, OSError, KeyError) as error:
+        raise BackboneNotFound(
+            f"{location.name!r} has no processor of {inputs}s that transformers can read",
+            received=str(error).splitlines()[0],
+            next_step="save preprocessor_config.json beside the weights, or choose a backbone "
+            f"that reads {inputs}s",
+        ) from error
+
+
+def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokenizerBase:
+    """Load the tokenizer in `folder`; it pads on the right.
+
+    Args:
+        folder: Where.
+        name: Of the backbone, for messages.
+        **options: For transformers.
+
+    Raises:
+        BackboneNotFound: transformers cannot read it.
+        InvalidInput: It has no token that could pad.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise BackboneNotFound(
+            f"{name!r} has no tokenizer that transformers can read",
+            received=str(error).splitlines()[0],
+            next_step="save the tokenizer beside the weights (tokenizer.save_pretrained)",
+        ) from error
+    if tokenizer.pad_token is None:
+        # Padding is masked everywhere, so any token serves; decoders often bring no other.
+        if tokenizer.eos_token is None:
+            raise InvalidInput(
+                f"the tokenizer of {name!r} has neither a padding nor an end token",
+                next_step="add one to tokenizer_config.json",
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
