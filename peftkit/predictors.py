@@ -69,15 +69,20 @@ class ModelPredictor:
         from peftkit.evaluate import outputs
 
         bench = self.bench
-        task = bench.recipe.task
+        task, training = bench.recipe.task, bench.recipe.training
         examples = bench.encode(rows)
+        if task.generates:
+            return task.write(
+                self.model, examples, bench.backbone,
+                precision=training.precision, progress=progress,
+            )  # fmt: skip
         found = outputs(
             self.model,
             examples,
             bench.collate,
             read=lambda output, inputs, labels: task.pick(bench.logits(output, inputs), labels),
             length=task.length,
-            precision=bench.recipe.training.precision,
+            precision=training.precision,
             progress=progress,
         )
         return task.join(found, examples)
@@ -96,6 +101,16 @@ class ModelPredictor:
         else:
             self.model.save_pretrained(folder)
             declare_pooling(folder, self.bench.backbone.pooling)
+        self.bench.backbone.processor.save_pretrained(folder)
+
+
+@dataclass(kw_only=True)
+class BarePredictor(ModelPredictor):
+    """The backbone as it is, with the head it was pretrained with: there is nothing to save."""
+
+    def save(self, folder: Path) -> None:
+        clear_earlier(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self.bench.backbone.processor.save_pretrained(folder)
 
 

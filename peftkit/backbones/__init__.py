@@ -7,6 +7,7 @@ from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, fami
 from peftkit.backbones._load import LoadedBackbone, declare_pooling, load
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import pool_vectors
+from peftkit.backbones._processor import load_tokenizer
 
 __all__ = [
     "ROLES",
@@ -20,6 +21,7 @@ __all__ = [
     "families",
     "family_of",
     "load",
+    "load_tokenizer",
     "locate",
     "model_type",
     "pool_vectors",

@@ -78,6 +78,11 @@ class Layers:
     final_norms: tuple[str, ...]
     hidden_size: int
 
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether a decoder follows an encoder."""
+        return bool(self.blocks) and "encoder." in self.blocks[0] and "decoder." in self.blocks[-1]
+
     def linear(self, roles: Iterable[Role] = ROLES) -> tuple[str, ...]:
         """Names of the linear layers of `roles`, in block order, each once."""
         wanted = {name for role in roles for name in self.roles.get(role, ())}
@@ -166,7 +171,9 @@ def _find_norms(
             norms.append(name)
             final.append(name)
     inside = tuple(f"{block}." for block in blocks)
-    return tuple(norms), tuple(n for n in final if not n.startswith(inside))
+    # BART lists the norm of its embeddings behind its blocks.
+    last = (n for n in final if not n.startswith(inside) and "embedding" not in n)
+    return tuple(norms), tuple(last)
 
 
 def _is_linear(module: nn.Module) -> bool:

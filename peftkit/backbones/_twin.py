@@ -11,11 +11,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from peftkit.backbones._family import families
+from peftkit.backbones._family import Family, families
 from peftkit.cache import cache_folder
 from peftkit.errors import UnknownName
 
-VERSION = 2  # raised whenever a twin changes
+VERSION = 3  # raised whenever a twin changes
 WORDS = (
     "the a of to in is and for returns return value array list file name type data model layer "
     "plot axis index column row matrix vector compute given set get create read write card pay "
@@ -38,7 +38,7 @@ def twin_folder(name: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
     try:
-        _make(known[name].twin, temporary)
+        _make(known[name], temporary)
         os.replace(temporary, folder)
     except OSError:
         if not (folder / "config.json").is_file():  # else another process was faster
@@ -48,9 +48,9 @@ def twin_folder(name: str) -> Path:
     return folder
 
 
-def _make(twin: dict[str, object], folder: Path) -> None:
+def _make(family: Family, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     tokenizer = _toy_tokenizer()
     tokens = {
@@ -58,11 +58,14 @@ def _make(twin: dict[str, object], folder: Path) -> None:
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    config = AutoConfig.for_model(**{**twin, **tokens, "vocab_size": len(tokenizer)})
+    config = AutoConfig.for_model(**{**family.twin, **tokens, "vocab_size": len(tokenizer)})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModel.from_config(config)
+        writes = family.pooling == "last" and not config.is_encoder_decoder
+        model = (AutoModelForCausalLM if writes else AutoModel).from_config(config)
         for name, parameter in model.named_parameters():
+            if "embed_positions" in name:
+                continue  # Marian's are fixed
             if parameter.ndim > 1:
                 parameter.data *= 5  # else two blocks of std 0.02 barely change their input
             elif name.endswith("bias"):
@@ -95,5 +98,7 @@ def _toy_tokenizer():  # type: ignore[no-untyped-def]
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        bos_token="[CLS]",
+        eos_token="[SEP]",
         model_max_length=126,
     )

@@ -13,6 +13,7 @@ from peftkit.data._files import READERS
 from peftkit.data.answers import known_labels, read_rows
 from peftkit.data.columns import Columns, find_text_columns
 from peftkit.data.labels import check_texts, label_names, labelled
+from peftkit.data.pairs import PairColumns, known_pairs, paired
 from peftkit.data.sampling import flip_labels, subset
 from peftkit.data.splits import LabelColumn, Splits, complete
 from peftkit.data.tags import known_tags, tagged
@@ -20,15 +21,18 @@ from peftkit.errors import InvalidInput, UnknownName
 
 __all__ = [
     "Columns",
+    "PairColumns",
     "Splits",
     "check_texts",
     "find_text_columns",
     "flip_labels",
     "known_labels",
+    "known_pairs",
     "known_tags",
     "label_names",
     "labelled",
     "load_splits",
+    "paired",
     "read_rows",
     "subset",
     "tagged",

@@ -101,6 +101,7 @@ def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
     """
     from peft import TaskType
 
+    require_embeddings_as_input(backbone)
     embedding = backbone.model.get_input_embeddings()
     width = getattr(embedding, "embedding_dim", None)
     if width is None:
@@ -108,13 +109,22 @@ def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
             f"virtual tokens need token embeddings; {type(backbone.model).__name__} has none"
         )
     return {
-        "task_type": TaskType(backbone.peft_task),
+        "task_type": TaskType(backbone.peft_task) if backbone.peft_task else None,
         "num_virtual_tokens": num_tokens,
         "token_dim": width,
         "num_layers": backbone.model.config.get_text_config().num_hidden_layers,
         "num_attention_heads": backbone.model.config.get_text_config().num_attention_heads,
         "num_transformer_submodules": 1,
     }
+
+
+def require_embeddings_as_input(backbone: LoadedBackbone) -> None:
+    """Raise `Unsupported` where a decoder's inputs are made of token ids: a prompt has none."""
+    if backbone.layers.encoder_decoder and backbone.peft_task != "SEQ_2_SEQ_LM":
+        raise Unsupported(
+            f"{type(backbone.model).__name__} gives its decoder the token ids of the text, and "
+            "virtual tokens have none. Next: choose lora or bottleneck."
+        )
 
 
 def key_value_heads(backbone: LoadedBackbone) -> tuple[int, int]:

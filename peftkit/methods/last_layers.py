@@ -52,9 +52,10 @@ class LastLayers(Method):
                 next_step="lower it, or use --method full",
             )
         # PEFT has no method for this; its LayerNorm tuning trains a copy of whatever it is given.
+        chosen = [*layers.blocks[-self.num_layers :], *layers.final_norms]
         config = LNTuningConfig(
-            target_modules=list(layers.head),
-            modules_to_save=[*layers.blocks[-self.num_layers :], *layers.final_norms],
+            target_modules=list(layers.head) or chosen,
+            modules_to_save=chosen if layers.head else None,
         )
         with quiet():
             return get_peft_model(backbone.model, config)

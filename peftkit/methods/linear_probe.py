@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from peftkit.errors import Unsupported
 from peftkit.methods._method import Method, Rung
 from peftkit.methods._peft import head_only
 from peftkit.predictors import FeaturePredictor, Parameters, Predictor
@@ -30,6 +31,10 @@ class LinearProbe(Method):
     def fit(self, bench: Workbench) -> Predictor:
         from peftkit.heads import FeatureHead, feature_examples, stack_features
 
+        if bench.recipe.task.reads == "token":
+            raise Unsupported(
+                "the backbone's own output layer answers this task, so there is no new one to train"
+            )
         if bench.recipe.task.reads == "span":  # windows of tokens: trained through the frozen model
             bench.backbone.model.requires_grad_(False)
             model = head_only(bench.backbone)

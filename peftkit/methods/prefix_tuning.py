@@ -1,7 +1,8 @@
 """Prefix tuning: trained keys and values in front of every block's own, the backbone frozen.
 
 Trained parameters: `blocks * 2 * num_tokens * key_value_width`. Positions of the text start behind
-the prefix, so texts are cut that much shorter.
+the prefix, so texts are cut that much shorter. Of an encoder-decoder, only the decoder's attention
+to what it has written gets a prefix; Li and Liang also have one in the encoder, PEFT has not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from peftkit.bounds import Ge
 from peftkit.errors import Unsupported
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import key_value_heads, wrap
+from peftkit.methods._peft import key_value_heads, require_embeddings_as_input, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,18 @@ class PrefixTuning(Method):
 
         _require_cache(backbone)
         heads, width = key_value_heads(backbone)
+        decoder = backbone.layers.encoder_decoder
+        num_layers = backbone.model.config.get_text_config().num_hidden_layers
+        if decoder:
+            num_layers = sum("decoder." in block for block in backbone.layers.blocks)
         config = PrefixTuningConfig(
             task_type=TaskType(backbone.peft_task),
             num_virtual_tokens=self.num_tokens,
             token_dim=heads * width,
             num_attention_heads=heads,
-            num_layers=backbone.model.config.get_text_config().num_hidden_layers,
-            num_transformer_submodules=1,
+            num_layers=num_layers,
+            # Two of them: PEFT then hands the prefix to the decoder's attention to itself, alone.
+            num_transformer_submodules=2 if decoder else 1,
         )
         return wrap(backbone, config)
 
@@ -56,6 +62,7 @@ def _require_cache(backbone: LoadedBackbone) -> None:
     import inspect
 
     model = backbone.model
+    require_embeddings_as_input(backbone)
     if "past_key_values" not in inspect.signature(type(model).forward).parameters and (
         backbone.pooling is None and backbone.peft_task == "SEQ_CLS"
     ):
@@ -63,7 +70,7 @@ def _require_cache(backbone: LoadedBackbone) -> None:
             f"PEFT hands a prefix to {type(model).__name__} without the types of tokens (question "
             "or context), which would be a handicap. Next: choose prompt_tuning or lora."
         )
-    inner = getattr(model, model.base_model_prefix)
+    inner = getattr(model, model.base_model_prefix, model)
     if "past_key_values" not in inspect.signature(type(inner).forward).parameters:
         raise Unsupported(
             f"prefix tuning needs a backbone that takes keys and values from outside; "

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.methods._method import Method, Rung
+from peftkit.methods.full import train_everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,4 @@ class Scratch(Method):
     def attach(self, backbone: LoadedBackbone) -> Any:
         import torch
 
-        model = backbone.model.to(torch.float32)
-        model.requires_grad_(True)
-        return model
+        return train_everything(backbone.model.to(torch.float32))

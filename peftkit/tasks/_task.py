@@ -164,11 +164,24 @@ class Task:
 
         return np.stack(answers)
 
+    def write(
+        self, model: Any, examples: Sequence[Example], backbone: LoadedBackbone, **options: Any
+    ) -> list[str]:
+        """What `model` writes, an example, if the task `generates`.
+
+        Args:
+            model: The adapted one.
+            examples: As encoded.
+            backbone: Its processor above all.
+            **options: `precision` and `progress` of `peftkit.generate.generate`.
+        """
+        raise NotImplementedError
+
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         """Predictions per item, and the metrics over them.
 
         Args:
-            outputs: What `join` made.
+            outputs: What `join` or `write` made.
             rows: The rows they belong to, in the same order.
         """
         raise NotImplementedError

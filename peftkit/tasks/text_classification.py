@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from peftkit.backbones import LoadedBackbone
-
     from peftkit.data import Columns
 
 

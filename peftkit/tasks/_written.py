@@ -1,0 +1,286 @@
+"""What tasks have in common whose answers are written: translations, summaries, descriptions.
+
+An encoder-decoder reads the source and writes the target. A decoder reads the source as the
+beginning of a text that goes on with the target. Loss: cross-entropy of the target's tokens.
+Sources and targets beyond their limits are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from peftkit.bounds import Ge
+from peftkit.errors import InvalidInput
+from peftkit.fields import settle
+from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from peftkit.backbones import LoadedBackbone
+    from peftkit.data import PairColumns
+    from peftkit.evaluate import Collate
+
+SOURCE = "{source}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenTask(Task):
+    """Write a text, given another.
+
+    Class attributes:
+        usual_sources, usual_targets: Column names that are looked for.
+        chance: The metric of an empty answer.
+    """
+
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
+    reads: ClassVar[Reads] = "token"
+    generates: ClassVar[bool] = True
+    usual_sources: ClassVar[tuple[str, ...]] = ("source", "text", "input")
+    usual_targets: ClassVar[tuple[str, ...]] = ("targets", "target", "output")
+
+    chance: ClassVar[float] = 0.0
+
+    size: Annotated[int, Ge(1)] | None = None
+    """Training pairs, drawn by seed, nested; none: all. Each reference of a row makes a pair."""
+    max_length: Annotated[int, Ge(8)] = 128
+    """Tokens of the source; of a decoder, those of source and target together."""
+    max_new_tokens: Annotated[int, Ge(1)] = 64
+    """Tokens of the target, at most."""
+    num_beams: Annotated[int, Ge(1)] = 1
+    """Beams of the search; 1: greedy."""
+    prompt: str | None = None
+    """How the source is posed, such as "summarize: {source}"; none: alone, and to a decoder
+    followed by a line break."""
+    target_tokenizer: str | None = None
+    """A tokenizer for the target alone: a folder, of its own or within the backbone's."""
+    source_column: str | None = None
+    """Column of the source; none: found by name."""
+    target_column: str | None = None
+    """Column of the target or of several references; none: found by name."""
+    configuration: str | None = None
+    """Configuration of a data set of the hub."""
+    revision: str | None = None
+    """Revision of a data set of the hub."""
+
+    def __post_init__(self) -> None:
+        settle(self, "task")
+        if self.label_noise:
+            raise InvalidInput(
+                "label noise is not defined for written answers",
+                received=f"task.label_noise {self.label_noise}",
+                next_step="leave it out, or use text_classification",
+            )
+        if self.prompt is not None and SOURCE not in self.prompt:
+            raise InvalidInput(
+                "the prompt has no place for the source",
+                received=f"task.prompt {self.prompt!r}",
+                allowed=f"a text with {SOURCE} in it",
+            )
+
+    # ---- rows
+
+    def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
+        from peftkit.data import load_splits, paired, subset
+
+        notes = self._measured_by()
+        splits = paired(
+            load_splits(
+                self.data,
+                configuration=self.configuration,
+                revision=self.revision,
+                progress=progress,
+            ),
+            self._columns(),
+        )
+        train = splits.train
+        if self.size is not None:
+            train = train.select(subset([0] * len(train), self.size, seed))
+        return TaskData(
+            train=train,
+            validation=splits.validation,
+            test=splits.test,
+            labels=[],
+            source=splits.source,
+            fingerprint=splits.fingerprint,
+            notes=(*splits.notes, *notes, *self._known(splits.test)),
+            chance=self.chance,
+        )
+
+    def _columns(self) -> PairColumns:
+        from peftkit.data import PairColumns
+
+        return PairColumns(
+            source=self.source_column, target=self.target_column,
+            usual_sources=self.usual_sources, usual_targets=self.usual_targets,
+        )  # fmt: skip
+
+    def _measured_by(self) -> tuple[str, ...]:
+        """Notes on how texts are measured, once the libraries for it are known to be there."""
+        return ()
+
+    def _known(self, rows: Dataset) -> tuple[str, ...]:
+        """Notes on what is reached without any model."""
+        return ()
+
+    def read(self, file: Path, labels: list[str]) -> Dataset:
+        from peftkit.data import known_pairs, read_rows
+
+        return known_pairs(read_rows(file), self._columns(), source=str(file))
+
+    def rows(self, texts: Sequence[str]) -> Dataset:
+        from datasets import Dataset
+
+        return Dataset.from_dict({"text": list(texts), "targets": [[""] for _ in texts]})
+
+    def texts(self, rows: Dataset) -> list[str]:
+        return list(rows["text"][:])
+
+    # ---- what the model reads
+
+    def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
+        if len(rows) == 0:
+            return []
+        targets = [each[0] for each in rows["targets"][:]]
+        written = self._target_ids(targets, backbone)
+        if backbone.model.config.is_encoder_decoder:
+            sources = backbone.processor(
+                self._prompts(rows, "{source}"), truncation=True, max_length=max_length
+            )
+            return [
+                {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+                for ids, labels in zip(sources["input_ids"], written, strict=True)
+            ]
+        room = max_length - self.max_new_tokens
+        if room < 8:
+            raise InvalidInput(
+                "there is no room for the source beside the target",
+                received=f"{max_length} tokens in all, {self.max_new_tokens} for the target",
+                next_step="raise --task.max-length, or lower --task.max-new-tokens",
+            )
+        sources = backbone.processor(
+            self._prompts(rows, "{source}\n"), truncation=True, max_length=room
+        )
+        return [
+            _continued(ids, labels)
+            for ids, labels in zip(sources["input_ids"], written, strict=True)
+        ]
+
+    def _prompts(self, rows: Dataset, usual: str) -> list[str]:
+        prompt = self.prompt or usual
+        return [prompt.replace(SOURCE, text) for text in rows["text"][:]]
+
+    def _target_ids(self, targets: Sequence[str], backbone: LoadedBackbone) -> list[list[int]]:
+        """Token ids of the targets, ended."""
+        if not backbone.model.config.is_encoder_decoder:
+            tokenizer = self._target_side(backbone)
+            ids = tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+            return [[*each[: self.max_new_tokens - 1], tokenizer.eos_token_id] for each in ids]
+        cut = {"truncation": True, "max_length": self.max_new_tokens}
+        if self.target_tokenizer is None:
+            found = backbone.processor(text_target=list(targets), **cut)["input_ids"]
+        else:
+            found = self._target_side(backbone)(list(targets), **cut)["input_ids"]
+        # Some tokenizers write the token that decoding starts from; the model puts it there itself.
+        start = backbone.model.config.decoder_start_token_id
+        return [each[1:] if len(each) > 1 and each[0] == start else each for each in found]
+
+    def _target_side(self, backbone: LoadedBackbone) -> Any:
+        from peftkit.backbones import load_tokenizer
+
+        if self.target_tokenizer is None:
+            return backbone.processor
+        within = backbone.location.folder / self.target_tokenizer
+        folder = within if within.is_dir() else Path(self.target_tokenizer)
+        return load_tokenizer(folder, self.target_tokenizer)
+
+    def collate(self, backbone: LoadedBackbone) -> Collate:
+        """Pads; to an encoder-decoder, what was written so far is given with it."""
+        from peftkit.evaluate import collate_padded
+
+        pad = collate_padded(backbone.processor)
+        model = backbone.model
+        if not model.config.is_encoder_decoder:
+            return pad
+        shift = model.prepare_decoder_input_ids_from_labels
+
+        def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
+            sources = pad([{**example, "labels": 0} for example in examples])
+            labels = pad([{"input_ids": e["labels"], "labels": e["labels"]} for e in examples])
+            written = labels["labels"]
+            return {**sources, "labels": written, "decoder_input_ids": shift(labels=written)}
+
+        return collate
+
+    def length(self, example: Example) -> int:
+        return max(len(example["input_ids"]), len(example["labels"]))
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
+        """Mean over the tokens of the targets."""
+        import torch
+
+        from peftkit.evaluate import IGNORED
+
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
+        )
+
+    # ---- what it writes
+
+    def write(
+        self, model: Any, examples: Sequence[Example], backbone: LoadedBackbone, **options: Any
+    ) -> list[str]:
+        """The answers of `model`, in the order of the examples."""
+        from peftkit.generate import generate
+
+        tokenizer = self._target_side(backbone)
+        prompts = [e["input_ids"][: e.get("_prompt")] for e in examples]
+        written = generate(
+            model, prompts, pad=backbone.processor.pad_token_id,
+            options=self._generation(backbone), **options,
+        )  # fmt: skip
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _generation(self, backbone: LoadedBackbone) -> dict[str, Any]:
+        """Options of transformers' `generate`."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "num_beams": self.num_beams,
+            "pad_token_id": backbone.processor.pad_token_id,
+        }
+
+    def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
+        references = [list(each) for each in rows["targets"][:]]
+        columns, metrics = self.measure(list(outputs), references)
+        items: Predictions = {"item": list(range(len(references))), "predicted": list(outputs)}
+        return {**items, **columns}, metrics
+
+    def measure(
+        self, predicted: list[str], references: list[list[str]]
+    ) -> tuple[Predictions, dict[str, float]]:
+        """Columns over items, and metrics."""
+        raise NotImplementedError
+
+    def answers(self, outputs: Any, rows: Dataset, labels: list[str]) -> list[dict[str, Any]]:
+        return [
+            {"answer": answer, "text": text}
+            for answer, text in zip(outputs, rows["text"], strict=True)
+        ]
+
+
+def _continued(prompt: list[int], target: list[int]) -> Example:
+    """A text to go on with: the label of a position is the token that follows it."""
+    from peftkit.evaluate import IGNORED
+
+    ids = prompt + target
+    return {
+        "input_ids": ids,
+        "attention_mask": [1] * len(ids),
+        "labels": [IGNORED] * (len(prompt) - 1) + target + [IGNORED],
+        "_prompt": len(prompt),
+    }
