@@ -7,6 +7,7 @@ positions through it, so prompts are batched by equal length instead, and need n
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,9 @@ def generate(
     model.eval()
     found: dict[int, list[int]] = {}
     batches = _batches([len(p) for p in prompts], equal=virtual and not encoder_decoder)
-    with torch.inference_mode(), autocast(precision):
+    with torch.inference_mode(), autocast(precision), warnings.catch_warnings():
+        # PEFT drops the positions that transformers counts; without padding they are the usual ones.
+        warnings.filterwarnings("ignore", "Position ids are not supported")
         for batch in batches:
             inputs = _padded([prompts[i] for i in batch], pad, left=not encoder_decoder)
             written = model.generate(**inputs, do_sample=False, use_cache=True, **options)

@@ -155,6 +155,8 @@ def _choose_class(auto_classes: tuple[str, ...], config: Any) -> str:
     import transformers
 
     for name in auto_classes:
+        if name == "AutoModelForCausalLM" and stock_pooling(config) != "last":
+            continue  # transformers has such a class for BERT too, which would see what comes next
         if type(config) in getattr(transformers, name)._model_mapping:
             return name
     raise Unsupported(
