@@ -182,12 +182,10 @@ class WrittenTask(Task):
             return [[*each[: self.max_new_tokens - 1], tokenizer.eos_token_id] for each in ids]
         cut = {"truncation": True, "max_length": self.max_new_tokens}
         if self.target_tokenizer is None:
-            found = backbone.processor(text_target=list(targets), **cut)["input_ids"]
+            found = backbone.processor(text_target=list(targets), **cut)
         else:
-            found = self._target_side(backbone)(list(targets), **cut)["input_ids"]
-        # Some tokenizers write the token that decoding starts from; the model puts it there itself.
-        start = backbone.model.config.decoder_start_token_id
-        return [each[1:] if len(each) > 1 and each[0] == start else each for each in found]
+            found = self._target_side(backbone)(list(targets), **cut)
+        return list(found["input_ids"])
 
     def _target_side(self, backbone: LoadedBackbone) -> Any:
         from peftkit.backbones import load_tokenizer
