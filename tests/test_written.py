@@ -1,0 +1,277 @@
+"""Tasks whose answers are written: rows, what the model reads, what is measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peftkit import Recipe, parts, run
+from peftkit.backbones import load, locate
+from peftkit.errors import InvalidInput, Unsupported
+from peftkit.evaluate import IGNORED
+from peftkit.saved import load_run
+from peftkit.settings import Backbone
+from peftkit.tasks import Task
+
+WRITTEN = tuple(
+    name for name in parts.find("task") if getattr(parts.load("task", name), "generates", False)
+)
+ROWS = [
+    {"source": "the list of names", "target": "names list"},
+    {"source": "plot the data", "target": "data plot"},
+    {"source": "a row of the table", "target": "table row"},
+    {"source": "type of the file", "target": "file type"},
+]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split in ("train", "validation", "test"):
+        write_rows(tmp_path / f"{split}.jsonl", ROWS)
+    return tmp_path
+
+
+def make(name: str, data: Path, **options: Any) -> Task:
+    named = {"source_column": "source", "target_column": "target"}
+    return parts.load("task", name)(data=str(data), **{**named, **options})
+
+
+def backbone(name: str) -> Any:
+    settings = Backbone(name=name)
+    classes = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
+    return load(settings, locate(settings), auto_classes=classes, labels=[], seed=0, reads="token")
+
+
+def test_the_known_ones_are_found() -> None:
+    assert {"data_to_text", "pronunciation", "summarization", "translation"} <= set(WRITTEN)
+
+
+# ---- what is measured
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_right_answer_is_best_and_an_empty_one_has_chance(name: str, folder: Path) -> None:
+    rows = [{"source": "x", "target": f"{word} is what there is to say here"} for word in "abcd"]
+    for split in ("train", "validation", "test"):
+        write_rows(folder / f"{split}.jsonl", rows)
+    task = make(name, folder)
+    data = task.load(seed=0)
+    right = [each[0] for each in data.test["targets"][:]]
+    kept, best = task.score(right, data.test)
+    _, empty = task.score([""] * len(right), data.test)
+
+    assert best[task.metric] == pytest.approx(100.0 if task.higher_is_better else 0.0)
+    assert empty[task.metric] == pytest.approx(data.chance)
+    assert kept["predicted"] == right
+    assert kept["item"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_item_scores_have_the_metric_as_their_mean_in_any_order(name: str, folder: Path) -> None:
+    task = make(name, folder)
+    rows = task.load(seed=0).test
+    answers = ["names list", "data", "row of a table here", "the type of what file"]
+    kept, metrics = task.score(answers, rows)
+    order = [2, 0, 3, 1]
+    _, other = task.score([answers[i] for i in order], rows.select(order))
+    scores = task.item_scores(kept)
+
+    assert scores is not None
+    assert scores.mean() == pytest.approx(metrics[task.metric])
+    assert dict(other) == pytest.approx(dict(metrics))
+
+
+def test_the_error_rate_counts_symbols_over_all_words(tmp_path: Path) -> None:
+    rows = write_rows(
+        tmp_path / "r.jsonl", [{"word": "a", "phonemes": p} for p in ("abc", "abcdefg")]
+    )
+    task = parts.load("task", "pronunciation")(data=str(tmp_path))
+    _, metrics = task.score(["abd", "abcdefg"], task.read(rows, []))
+
+    assert metrics["phoneme_error_rate"] == pytest.approx(1 / 10)
+    assert metrics["exact_match"] == 0.5
+
+
+def test_notes_say_how_it_was_measured_and_what_needs_no_model(folder: Path) -> None:
+    translation, summary = (
+        make(name, folder).load(seed=0).notes for name in ("translation", "summarization")
+    )
+
+    assert any("tok:13a" in note for note in translation)
+    assert any("METEOR" in note for note in translation)
+    assert any("lead-3" in note for note in summary)
+
+
+# ---- rows
+
+
+def test_each_reference_is_a_training_row_and_test_rows_keep_all(tmp_path: Path) -> None:
+    rows = [{"mr": "name[x]", "refs": ["x is here", "here is x"]}, {"mr": "name[y]", "refs": ["y"]}]
+    for split in ("train", "validation", "test"):
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    data = parts.load("task", "data_to_text")(data=str(tmp_path)).load(seed=0)
+
+    assert data.train["targets"][:] == [["x is here"], ["here is x"], ["y"]]
+    assert data.train["text"][:] == ["name[x]", "name[x]", "name[y]"]
+    assert data.test["targets"][:] == [["x is here", "here is x"], ["y"]]
+
+
+def test_the_hubs_column_of_translations_is_read(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        write_rows(
+            tmp_path / f"{split}.jsonl",
+            [{"translation": {"en": "tea", "de": "Tee"}}, {"translation": {"en": "a", "de": "b"}}],
+        )
+    data = make("translation", tmp_path, source_column="en", target_column="de").load(seed=0)
+
+    assert data.test["text"][:] == ["tea", "a"]
+    assert data.test["targets"][:] == [["Tee"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [({"source": " ", "target": "a"}, "source"), ({"source": "a", "target": ""}, "target"),
+     ({"source": "a", "target": None}, "target")],
+)  # fmt: skip
+def test_an_empty_side_is_refused_by_row_and_column(
+    folder: Path, row: dict[str, Any], column: str
+) -> None:
+    write_rows(folder / "test.jsonl", [*ROWS, row])
+    with pytest.raises(InvalidInput, match=f"row 4 of the test split .* column '{column}'"):
+        make("translation", folder).load(seed=0)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        write_rows(tmp_path / f"{split}.jsonl", [{"word": "a", "spoken": "b"}])
+    with pytest.raises(InvalidInput, match="none of the usual columns") as caught:
+        parts.load("task", "pronunciation")(data=str(tmp_path)).load(seed=0)
+
+    assert "target-column" in str(caught.value)
+
+
+def test_a_prompt_without_a_place_for_the_source_is_refused(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="no place for the source"):
+        make("translation", folder, prompt="translate:")
+
+
+# ---- what the model reads
+
+
+def test_a_decoder_learns_the_target_alone_each_label_a_token_ahead(folder: Path) -> None:
+    task, bench = make("translation", folder, max_new_tokens=8), backbone("twin:gpt2")
+    rows = task.load(seed=0).test
+    example = task.encode(rows, bench, 64)[0]
+    n, ids, tokenizer = example["_prompt"], example["input_ids"], bench.processor
+    prompt = tokenizer("the list of names\n")["input_ids"]
+    target = [
+        *tokenizer("names list", add_special_tokens=False)["input_ids"],
+        tokenizer.eos_token_id,
+    ]
+
+    assert ids == prompt + target
+    assert example["labels"] == [IGNORED] * (n - 1) + target + [IGNORED]
+    assert [label for label in example["labels"][:-1] if label != IGNORED] == ids[n:]
+
+
+@pytest.mark.parametrize("name", ["twin:t5", "twin:bart", "twin:marian"])
+def test_an_encoder_decoder_is_taught_as_transformers_does(name: str, folder: Path) -> None:
+    """Our loss equals the one that the model computes itself when it is given the labels."""
+    import torch
+
+    task, bench = make("translation", folder), backbone(name)
+    rows = task.load(seed=0).test
+    batch = task.collate(bench)(task.encode(rows, bench, 64))
+    with torch.no_grad():
+        labels = batch.pop("labels")
+        ours = task.loss(bench.model(**batch).logits, labels, None)  # type: ignore[arg-type]
+        del batch["decoder_input_ids"]
+        stock = bench.model(**batch, labels=labels).loss
+
+    assert float(ours) == pytest.approx(float(stock), rel=1e-6)
+
+
+def test_a_decoder_is_taught_as_transformers_does(folder: Path) -> None:
+    import torch
+
+    task, bench = make("translation", folder, max_new_tokens=8), backbone("twin:llama")
+    batch = task.collate(bench)(task.encode(task.load(seed=0).test, bench, 64))
+    labels = batch.pop("labels")
+    unshifted = torch.full_like(labels, IGNORED)
+    unshifted[:, 1:] = labels[:, :-1]
+    with torch.no_grad():
+        ours = task.loss(bench.model(**batch).logits, labels, None)  # type: ignore[arg-type]
+        stock = bench.model(**batch, labels=unshifted).loss
+
+    assert float(ours) == pytest.approx(float(stock), rel=1e-6)
+
+
+def test_a_long_target_is_cut_and_a_crowded_prompt_refused(folder: Path) -> None:
+    task, bench = make("translation", folder, max_new_tokens=3), backbone("twin:gpt2")
+    rows = task.rows(["the list of names"])
+    long = rows.map(lambda row: {"targets": ["data " * 50]})
+    labels = [t for t in task.encode(long, bench, 64)[0]["labels"] if t != IGNORED]
+
+    assert len(labels) == 3
+    assert labels[-1] == bench.processor.eos_token_id
+    with pytest.raises(InvalidInput, match="no room for the source"):
+        task.encode(rows, bench, 10)
+
+
+def test_an_encoder_cannot_write(make_bench: Callable[..., Any], folder: Path) -> None:
+    bench = make_bench(
+        "lora", "twin:bert",
+        task={"name": "translation", "data": str(folder), "source_column": "source"},
+    )  # fmt: skip
+    with pytest.raises(Unsupported, match="no head for this task on bert"):
+        bench.recipe.method.fit(bench)
+
+
+# ---- from end to end
+
+
+def test_a_run_is_saved_and_answers_again(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(
+        backbone="twin:t5", method="lora",
+        task={"name": "translation", "data": str(folder), "max_new_tokens": 6},
+        training={"steps": 3, "batch_size": 2},
+    )  # fmt: skip
+    record = run(recipe, tmp_path / "out")
+    saved = load_run(tmp_path / "out")
+    answers = saved.predict(["plot the data"])
+
+    assert record.predictions["predicted"][1] == answers[0]["answer"]
+    assert saved.evaluate(folder / "test.jsonl")["bleu"] == record.metrics["test"]["bleu"]
+    assert record.costs["head_parameters"] == 0
+    assert record.costs["inference_slowdown"] > 0
+    assert np.isfinite(record.costs["train_flops_per_example"])
+
+
+def test_american_pronunciations_are_known(shared: Path) -> None:
+    """Real weights: two thirds of the words exactly, by the README of the backbone."""
+    import pandas
+
+    there = shared / "backbones" / "bart-g2p-en-us"
+    rows = pandas.read_parquet(shared / "data" / "g2p_gb" / "test.parquet").dropna()[:100]
+    task = parts.load("task", "pronunciation")(
+        data="unused", target_tokenizer="phoneme_tokenizer", target_column="phonemes_us"
+    )
+    from datasets import Dataset
+
+    pairs = {"text": list(rows.word), "targets": [[each] for each in rows.phonemes_us]}
+    asked = Dataset.from_dict(pairs)
+    loaded = backbone(str(there))
+    _, metrics = task.score(task.write(loaded.model, task.encode(asked, loaded, 64), loaded), asked)
+
+    assert 0.55 < metrics["exact_match"] < 0.8
+    assert metrics["phoneme_error_rate"] < 0.15
