@@ -41,7 +41,7 @@ from cells import (
     pairs,
     parameters,
     perturb,
-)  # fmt: skip
+)
 from peftkit import parts
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
