@@ -124,10 +124,29 @@ def batch_of(bench: Any, count: int = 8) -> dict[str, torch.Tensor]:
     return bench.collate(bench.encode(bench.data.train)[:count])
 
 
-def short_and_long(bench: Any) -> tuple[Any, Any]:
-    """The shortest and the longest training example."""
+def short_and_long(bench: Any) -> list[Any]:
+    """The shortest and the longest training example, with types of tokens if the model knows any.
+
+    The toy tokenizer writes none, those of BERT and its relatives do: 0 in the first of two texts,
+    1 in the second.
+    """
     examples = sorted(bench.encode(bench.data.train), key=lambda e: len(e["input_ids"]))
-    return examples[0], examples[-1]
+    chosen = [examples[0], examples[-1]]
+    names = [name for name, _ in bench.backbone.model.named_modules()]
+    if not any(name.endswith("token_type_embeddings") for name in names):
+        return chosen
+    lengths = [len(e["input_ids"]) for e in chosen]
+    types = [[0] * (n // 2) + [1] * (n - n // 2) for n in lengths]
+    return [{**e, "token_type_ids": kind} for e, kind in zip(chosen, types, strict=True)]
+
+
+def first_position(model: Any) -> int:
+    """The number of the first token in a text: RoBERTa's start after the padding index."""
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
 
 
 def logits_of(model: Any, batch: dict[str, torch.Tensor], bench: Any = None) -> torch.Tensor:

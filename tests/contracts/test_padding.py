@@ -19,6 +19,7 @@ from cells import (
     cells,
     close,
     differ,
+    first_position,
     logits_of,
     perturb,
     short_and_long,
@@ -40,12 +41,7 @@ def on_the_left(batch: Batch) -> Batch:
 
 def positions(model: Any, mask: torch.Tensor) -> torch.Tensor:
     """What transformers expects a caller to say: the number of each token within its text."""
-    first = 0
-    for name, module in model.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None:
-            first = padding + 1  # RoBERTa's start after the padding index
-    return (mask.cumsum(1) - 1).clamp(min=0) + first
+    return (mask.cumsum(1) - 1).clamp(min=0) + first_position(model)
 
 
 def answers(begun: Start, batch: Batch) -> list[torch.Tensor]:
@@ -67,7 +63,7 @@ def test_padding_changes_no_answer(
     begun = fresh(method, family, task)
     perturb(begun)
     texts = short_and_long(begun.bench)
-    right = begun.bench.collate(list(texts))
+    right = begun.bench.collate(texts)
     left = on_the_left(right)
     alone = [answers(begun, begun.bench.collate([text]))[0] for text in texts]
     placed = {**left, "position_ids": positions(begun.bench.backbone.model, left["attention_mask"])}
@@ -92,7 +88,7 @@ def test_whatever_a_head_reads_is_read_of_the_text(
     begun = Start(bench, bench.attach(bench.recipe.method), {}, torch.empty(0))
     perturb(begun)
     texts = short_and_long(bench)
-    right = bench.collate(list(texts))
+    right = bench.collate(texts)
     alone = [answers(begun, bench.collate([text]))[0] for text in texts]
 
     assert all_close(answers(begun, right), alone)
@@ -109,6 +105,6 @@ def test_a_reloaded_model_may_be_given_left_padding_too(
     bench.recipe.method.fit(bench).save(bench.folder)
     model = again.recipe.method.reload(again, bench.folder).model
     begun = Start(again, model, {}, torch.empty(0))
-    right = again.collate(list(short_and_long(again)))
+    right = again.collate(short_and_long(again))
 
     assert all_close(answers(begun, on_the_left(right)), answers(begun, right))
