@@ -310,11 +310,13 @@ class Workbench:
                 model = PeftModel.from_pretrained(backbone.model, str(folder))
             self.virtual_tokens = _virtual_tokens(model)
         else:
+            from peftkit.backbones._padding import move_padding_behind
             from peftkit.backbones._pooling import pool_hidden_states
 
             auto = getattr(transformers, backbone.auto_class)
             model = auto.from_pretrained(folder, dtype="auto", use_safetensors=True)
             pool_hidden_states(model, backbone.pooling)
+            move_padding_behind(model, restore=backbone.pooling is None)
             backbone.model = model.to(backbone.model.device)
             model = backbone.model
         model.eval()

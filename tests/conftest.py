@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from toys import asked_rows, tagged_rows, toy_rows, write_csv, write_lines
 
 if TYPE_CHECKING:
     from peftkit.workbench import Workbench
@@ -103,39 +103,13 @@ def shared() -> Path:
     return folder
 
 
-# ---- toy text: the words of the tiny twins' tokenizer; each class has five of its own
-
-OWN_WORDS = {
-    "finance": ("pay", "bank", "money", "card", "transfer"),
-    "question": ("how", "why", "what", "where", "can"),
-    "table": ("row", "column", "matrix", "vector", "index"),
-}
-FILLERS = ("the", "a", "of", "to", "in", "is", "and", "for", "file", "name", "my", "new")
-
-
-def toy_rows(count: int, *, seed: int) -> list[tuple[str, str]]:
-    """Texts of 1 to 12 words, more than half of them the class's own; classes in turn."""
-    draw = random.Random(seed)
-    rows = []
-    for i in range(count):
-        label = list(OWN_WORDS)[i % len(OWN_WORDS)]
-        words = [draw.choice(OWN_WORDS[label])]
-        for _ in range(draw.randrange(12)):
-            words.append(draw.choice(OWN_WORDS[label] if draw.random() < 0.6 else FILLERS))
-        rows.append((" ".join(words), label))
-    return rows
-
-
-def _write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
-    return path
+# ---- toy data
 
 
 @pytest.fixture(scope="session")
 def toy_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file of 42 labelled texts; splits are carved from it."""
-    return _write_csv(tmp_path_factory.mktemp("toy") / "toy.csv", toy_rows(42, seed=3))
+    return write_csv(tmp_path_factory.mktemp("toy") / "toy.csv", toy_rows(42, seed=3))
 
 
 @pytest.fixture(scope="session")
@@ -143,8 +117,24 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file a split: 42 texts to train on, 12 and 18 to evaluate on."""
     folder = tmp_path_factory.mktemp("toy-splits")
     for seed, (split, count) in enumerate({"train": 42, "validation": 12, "test": 18}.items()):
-        _write_csv(folder / f"{split}.csv", toy_rows(count, seed=seed))
+        write_csv(folder / f"{split}.csv", toy_rows(count, seed=seed))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tagged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 tagged texts to train on, 16 and 24 to evaluate on."""
+    rows = {s: tagged_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 16, "test": 24}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("tagged"), **rows)
+
+
+@pytest.fixture(scope="session")
+def asked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 questions to train on, 12 and 20 to evaluate on."""
+    rows = {s: asked_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 12, "test": 20}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("asked"), **rows)
 
 
 # ---- recipes on tiny twins

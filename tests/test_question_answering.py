@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,58 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from cells import UNSUPPORTED
 from peftkit import Recipe, parts, run
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.saved import load_run
-from peftkit.seeds import seeded
 from peftkit.tasks._answers import exact_match, normalise, word_f1
 from peftkit.tasks.question_answering import QuestionAnswering, _best_span, _target
 from peftkit.workbench import Workbench
+from toys import asked_rows, write_lines
 
 pytestmark = pytest.mark.usefixtures("libraries")
 METHODS = parts.find("method")
-ASKED = {"money": ("pay", "bank", "card"), "table": ("row", "column", "matrix")}
-FILLERS = ("the", "a", "of", "to", "returns", "file", "name", "for")
-
-
-def toy(count: int, *, seed: int, unanswerable: bool = False) -> list[dict[str, Any]]:
-    """Which word of the text is about money, or about a table?"""
-    draw = random.Random(seed)
-    rows = []
-    for number in range(count):
-        words = draw.choices(FILLERS, k=draw.randint(3, 12))
-        for kind in ASKED:
-            words.insert(draw.randint(0, len(words)), draw.choice(ASKED[kind]))
-        kind = draw.choice(list(ASKED))
-        if unanswerable and number % 3 == 0:
-            words = [word for word in words if word not in ASKED[kind]]
-        answer = next((word for word in words if word in ASKED[kind]), None)
-        context = " ".join(words)
-        start = len(" ".join(words[: words.index(answer)])) + 1 if answer else 0
-        start = 0 if answer == words[0] else start
-        answers = {"text": [answer] if answer else [], "answer_start": [start] if answer else []}
-        rows.append({"question": f"what {kind} is in it ?", "context": context, "answers": answers})
-    return rows
-
-
-def write(path: Path, **splits: list[dict[str, Any]]) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    for split, rows in splits.items():
-        (path / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(
-        tmp_path_factory.mktemp("asked"),
-        train=toy(48, seed=0), validation=toy(12, seed=1), test=toy(20, seed=2),
-    )  # fmt: skip
 
 
 @pytest.fixture
-def bench(folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
+def bench(asked_folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
     def make(
         method: Any,
         backbone: str,
@@ -75,7 +37,7 @@ def bench(folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
         recipe = Recipe(
             method=method,
             backbone=backbone,
-            task={"name": "question_answering", "data": str(folder), **(task or {})},
+            task={"name": "question_answering", "data": str(asked_folder), **(task or {})},
             training={"steps": 4, "batch_size": 4, "precision": "float32", **training},
             seed=seed,
         )
@@ -166,8 +128,8 @@ def test_long_contexts_are_read_in_windows_that_overlap(bench: Callable[..., Wor
 
 
 def test_a_question_without_an_answer_may_be_answered_by_nothing(tmp_path: Path) -> None:
-    rows = toy(6, seed=3, unanswerable=True)
-    path = write(tmp_path / "some", train=rows, validation=rows, test=rows)
+    rows = asked_rows(6, seed=3, unanswerable=True)
+    path = write_lines(tmp_path / "some", train=rows, validation=rows, test=rows)
     task = QuestionAnswering(data=str(path))
     data = task.load(seed=0).test
     first, last = 0, len(data[1]["context"])
@@ -181,18 +143,7 @@ def test_a_question_without_an_answer_may_be_answered_by_nothing(tmp_path: Path)
 
 # ---- every method
 
-_NO_TYPES = "without the types of tokens"
-UNSUPPORTED = {
-    ("last_layers", "albert"): "share their weights",
-    **{("bitfit", family): "no bias" for family in ("gemma", "llama", "mistral", "modernbert")},
-    **{
-        ("prefix_tuning", family): _NO_TYPES
-        for family in families()
-        if family not in ("llama", "mistral", "qwen")
-    },
-    **{("tfidf", family): "parts of it" for family in families()},
-}
-NO_HEAD = ("gemma", "phi")  # transformers has no AutoModelForQuestionAnswering of these
+REFUSED = UNSUPPORTED["question_answering"]
 
 
 def by_default(method: str, family: str) -> bool:
@@ -215,11 +166,8 @@ def test_every_method_finds_answers_or_says_why_not(
     family: str,
 ) -> None:
     here = bench(method, f"twin:{family}", learning_rate=0.01)
-    reason = UNSUPPORTED.get((method, family))
-    if family in NO_HEAD and method != "tfidf":
-        reason = "no head"
-    if reason:
-        with pytest.raises(Unsupported, match=reason) as caught:
+    if (method, family) in REFUSED:
+        with pytest.raises(Unsupported, match=REFUSED[method, family]) as caught:
             here.recipe.method.fit(here)
         record_property("unsupported", str(caught.value))  # benchmarks/support.py reads it
         return
@@ -237,32 +185,6 @@ def test_every_method_finds_answers_or_says_why_not(
     assert all(0 <= a < b <= len(c) for (_, a, b), c in zip(found, contexts, strict=True))
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
-@pytest.mark.parametrize("method", ["full", "lora", "p_tuning", "prompt_tuning"])
-def test_padding_changes_no_answer(
-    bench: Callable[..., Workbench], method: str, family: str
-) -> None:
-    here = bench(method, f"twin:{family}")
-    model = here.attach(here.recipe.method).eval()
-    with torch.no_grad(), seeded(0, "perturbation"):
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    examples = sorted(here.encode(here.data.train), key=lambda e: len(e["input_ids"]))
-
-    def logits(batch_of: list[Any]) -> list[torch.Tensor]:
-        batch = here.collate(batch_of)
-        del batch["labels"]
-        with torch.inference_mode():
-            found = here.logits(model(**batch), batch)
-        return [row[: len(e["input_ids"])] for row, e in zip(found, batch_of, strict=True)]
-
-    short, long = examples[0], examples[-1]
-    together = logits([short, long])
-    for row, example in enumerate((short, long)):
-        torch.testing.assert_close(together[row], logits([example])[0], atol=1e-5, rtol=1e-4)
-
-
 def test_the_loss_is_that_of_transformers(bench: Callable[..., Workbench]) -> None:
     here = bench("full", "twin:bert")
     batch = here.collate(here.encode(here.data.train)[:6])
@@ -278,11 +200,11 @@ def test_the_loss_is_that_of_transformers(bench: Callable[..., Workbench]) -> No
 # ---- as a user
 
 
-def test_a_run_is_recorded_and_used_again(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_recorded_and_used_again(asked_folder: Path, tmp_path: Path) -> None:
     recipe = Recipe(
         method="full",
         backbone="twin:bert",
-        task={"name": "question_answering", "data": str(folder)},
+        task={"name": "question_answering", "data": str(asked_folder)},
         training={"steps": 300, "learning_rate": 3e-3, "precision": "float32"},
     )
     record = run(recipe, tmp_path / "run")
@@ -291,13 +213,13 @@ def test_a_run_is_recorded_and_used_again(folder: Path, tmp_path: Path) -> None:
 
     untrained = run(recipe.override({"method": "none", "learning_rate": None}))
     assert record.metrics["test"]["f1"] > 2 * untrained.metrics["test"]["f1"]
-    assert saved.evaluate(folder / "test.jsonl")["f1"] == record.metrics["test"]["f1"]
+    assert saved.evaluate(asked_folder / "test.jsonl")["f1"] == record.metrics["test"]["f1"]
     assert set(answer) == {"answer", "text"}
 
 
-def test_an_answer_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
-    rows = toy(3, seed=0)
+def test_an_answer_that_is_not_there_is_refused(asked_folder: Path, tmp_path: Path) -> None:
+    rows = asked_rows(3, seed=0)
     rows[1]["answers"]["answer_start"] = [1]
-    path = write(tmp_path / "wrong", test=rows)
+    path = write_lines(tmp_path / "wrong", test=rows)
     with pytest.raises(InvalidInput, match="row 1 of"):
-        QuestionAnswering(data=str(folder)).read(path / "test.jsonl", [])
+        QuestionAnswering(data=str(asked_folder)).read(path / "test.jsonl", [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,54 +11,27 @@ import numpy as np
 import pytest
 import torch
 
+from cells import UNSUPPORTED
 from peftkit import Recipe, parts, run
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.evaluate import IGNORED
-from peftkit.methods import Method
 from peftkit.saved import load_run
-from peftkit.seeds import seeded
 from peftkit.tasks._spans import scheme_of, spans
 from peftkit.tasks.token_classification import TokenClassification
 from peftkit.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("libraries")
 METHODS = parts.find("method")
-KINDS = {"money": ("pay", "bank", "money", "card"), "table": ("row", "column", "matrix", "vector")}
-FILLERS = ("the", "a", "of", "unbelievable", "to", "returns", "xy")
-
-
-def toy(count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Words of two kinds make spans of one or two words; longer words are several tokens."""
-    draw = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        words, tags = [], []
-        for _ in range(draw.randint(1, 6)):
-            kind = draw.choice(["", *KINDS])
-            for place in range(draw.randint(1, 2)):
-                words.append(draw.choice(KINDS.get(kind, FILLERS)))
-                tags.append(f"{'B' if place == 0 else 'I'}-{kind}" if kind else "O")
-        rows.append({"tokens": words, "tags": tags})
-    return rows
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tagged")
-    for seed, (split, count) in enumerate({"train": 48, "validation": 16, "test": 24}.items()):
-        lines = [json.dumps(row) for row in toy(count, seed=seed)]
-        (path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture
-def bench(folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
+def bench(tagged_folder: Path, tmp_path: Path) -> Callable[..., Workbench]:
     def make(method: Any, backbone: str, *, seed: int = 0, **training: Any) -> Workbench:
         recipe = Recipe(
             method=method,
             backbone=backbone,
-            task={"name": "token_classification", "data": str(folder)},
+            task={"name": "token_classification", "data": str(tagged_folder)},
             training={"steps": 4, "batch_size": 4, "precision": "float32", **training},
             seed=seed,
         )
@@ -187,15 +159,7 @@ def test_loss_is_the_mean_over_words(bench: Callable[..., Workbench]) -> None:
 
 # ---- every method
 
-UNSUPPORTED = {
-    **{("bitfit", family): "no bias" for family in ("gemma", "llama", "mistral", "modernbert")},
-    **{
-        ("prefix_tuning", family): "keys and values"
-        for family in ("albert", "deberta_v2", "distilbert", "modernbert")
-    },
-    ("last_layers", "albert"): "share their weights",
-    **{("tfidf", family): "parts of it" for family in families()},
-}
+REFUSED = UNSUPPORTED["token_classification"]
 
 
 def by_default(method: str, family: str) -> bool:
@@ -218,8 +182,8 @@ def test_every_method_tags_words_or_says_why_not(
     family: str,
 ) -> None:
     here = bench(method, f"twin:{family}", learning_rate=0.01)
-    if (method, family) in UNSUPPORTED:
-        with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]) as caught:
+    if (method, family) in REFUSED:
+        with pytest.raises(Unsupported, match=REFUSED[method, family]) as caught:
             here.recipe.method.fit(here)
         record_property("unsupported", str(caught.value))  # benchmarks/support.py reads it
         return
@@ -236,46 +200,19 @@ def test_every_method_tags_words_or_says_why_not(
     assert len(kept["item"]) == 24
 
 
-ATTACHED = [m for m in METHODS if parts.load("method", m).attach is not Method.attach]
-
-
-@pytest.mark.parametrize(("method", "family"), [p for p in PAIRS if p.values[0] in ATTACHED])
-def test_padding_changes_no_tag(bench: Callable[..., Workbench], method: str, family: str) -> None:
-    if (method, family) in UNSUPPORTED:
-        pytest.skip(UNSUPPORTED[method, family])
-    here = bench(method, f"twin:{family}")
-    model = here.attach(here.recipe.method).eval()
-    with torch.no_grad(), seeded(0, "perturbation"):
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    examples = sorted(here.encode(here.data.train), key=lambda e: len(e["input_ids"]))
-    short, long = examples[0], examples[-1]
-
-    def logits(batch_of: list[Any]) -> list[torch.Tensor]:
-        batch = here.collate(batch_of)
-        labels = batch.pop("labels")
-        with torch.inference_mode():
-            return here.recipe.task.pick(here.logits(model(**batch), batch), labels)  # type: ignore[no-any-return]
-
-    together = logits([short, long])
-    for row, example in enumerate((short, long)):
-        torch.testing.assert_close(together[row], logits([example])[0], atol=1e-5, rtol=1e-4)
-
-
 # ---- as a user
 
 
-def test_a_run_is_recorded_and_used_again(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_recorded_and_used_again(tagged_folder: Path, tmp_path: Path) -> None:
     recipe = Recipe(
         method="full",
         backbone="twin:bert",
-        task={"name": "token_classification", "data": str(folder), "size": 40},
+        task={"name": "token_classification", "data": str(tagged_folder), "size": 40},
         training={"steps": 400, "learning_rate": 3e-3, "precision": "float32"},
     )
     record = run(recipe, tmp_path / "run")
     saved = load_run(tmp_path / "run")
-    metrics = saved.evaluate(folder / "test.jsonl")
+    metrics = saved.evaluate(tagged_folder / "test.jsonl")
     answer = saved.predict(["the bank returns a matrix"])[0]
 
     assert record.metrics["test"]["f1"] > 0.5
@@ -284,7 +221,7 @@ def test_a_run_is_recorded_and_used_again(folder: Path, tmp_path: Path) -> None:
     assert {"type": "table", "words": "matrix"} in answer["entities"]
 
 
-def test_a_comparison_has_intervals_over_texts(folder: Path, tmp_path: Path) -> None:
+def test_a_comparison_has_intervals_over_texts(tagged_folder: Path, tmp_path: Path) -> None:
     from peftkit.reporting.pairing import Metric, estimate_quality
 
     records = [
@@ -292,7 +229,7 @@ def test_a_comparison_has_intervals_over_texts(folder: Path, tmp_path: Path) -> 
             Recipe(
                 method="bitfit",
                 backbone="twin:bert",
-                task={"name": "token_classification", "data": str(folder)},
+                task={"name": "token_classification", "data": str(tagged_folder)},
                 training={"steps": 60, "learning_rate": 1e-2, "precision": "float32"},
                 seed=seed,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.backbones._family import Layers, Pooling, find_layers
 from peftkit.backbones._locate import Location
+from peftkit.backbones._padding import move_padding_behind
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
 from peftkit.backbones._processor import load_processor
 from peftkit.errors import BackboneNotFound, Unsupported
@@ -125,6 +126,7 @@ def load(
     sequence = auto_class == "AutoModelForSequenceClassification"
     pooling = _pooling(backbone, location, config) if sequence else None
     pool_hidden_states(model, pooling)
+    move_padding_behind(model, restore=pooling is None)
     in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
     return LoadedBackbone(
         location=location,

@@ -1,21 +1,18 @@
 """What every method promises, on every family of backbones that can carry it.
 
-The methods and families are whatever is found; a new one is tested without a line here, unless it
-has a closed form for its parameters (add it) or cannot exist on some family (say so below).
+Which methods and families there are, and which pairs cannot exist: `tests/cells.py`.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 import os
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,188 +21,36 @@ import pytest
 import torch
 
 import peftkit
+from cells import (
+    ADAPTERS,
+    ATTACHED,
+    BATCH,
+    FAMILIES,
+    GRADIENT_TRAINED,
+    METHODS,
+    STEPS,
+    TASKS,
+    UNSUPPORTED,
+    Start,
+    batch_of,
+    by_default,
+    close,
+    differ,
+    is_key_bias,
+    logits_of,
+    pairs,
+    parameters,
+    perturb,
+)
 from peftkit import parts
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.merging import fold
-from peftkit.methods import Method
 from peftkit.seeds import seeded
 from peftkit.train import batch_order
 
 pytestmark = pytest.mark.usefixtures("libraries")
-
-METHODS = parts.find("method")
-MATRIX = pytest.mark.matrix
-FAMILIES = tuple(families())
-# A method without `attach` trains no model: it works on features, or on words.
-ATTACHED = tuple(m for m in METHODS if parts.load("method", m).attach is not Method.attach)
-# An adapter sits beside weights that stay; the others train the backbone's own.
-ADAPTERS = tuple(m for m in ATTACHED if parts.load("method", m).rung not in ("full", "retrain"))
-_NO_BIAS = "has no bias to train"
-_NO_CACHE = "takes keys and values from outside"
-UNSUPPORTED = {
-    ("last_layers", "albert"): "share their weights",
-    **{("bitfit", family): _NO_BIAS for family in ("gemma", "llama", "mistral", "modernbert")},
-    **{
-        ("prefix_tuning", family): _NO_CACHE
-        for family in ("albert", "deberta_v2", "distilbert", "modernbert")
-    },
-}
-STEPS, BATCH = 6, 4
-
-
-def by_default(method: str, family: str) -> bool:
-    """Whether a pair is tried without `-m matrix`: all of BERT and LoRA, a third of the others."""
-    number = METHODS.index(method) + FAMILIES.index(family)
-    return family == "bert" or method in ("lora", "scratch") or number % 3 == 0
-
-
-def parameters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
-    """Pairs of method and family as parameters of a test."""
-    return [
-        pytest.param(*pair, id="-".join(pair), marks=() if by_default(*pair) else MATRIX)
-        for pair in pairs
-    ]
-
-
-def pairs(methods: tuple[str, ...]) -> Any:
-    """Every method given on every family that can carry it, as parameters of a test."""
-    every = [(m, f) for m in methods for f in FAMILIES if (m, f) not in UNSUPPORTED]
-    return pytest.mark.parametrize(("method", "family"), parameters(every))
-
-
-# ---- what is looked at
-
-
-@dataclasses.dataclass
-class Start:
-    """A method attached to a fresh backbone, and what there was before."""
-
-    bench: Any
-    model: Any
-    bare: dict[str, torch.nn.Parameter]  # the very parameters, by the names they had
-    bare_logits: torch.Tensor
-
-    def is_bare(self, parameter: torch.nn.Parameter) -> bool:
-        return any(parameter is own for own in self.bare.values())
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-
-    def is_head(self, name: str) -> bool:
-        return any(f".{part}." in f".{name}" for part in self.bench.backbone.layers.head)
-
-
-@dataclasses.dataclass
-class Fitted:
-    """A method fitted, saved, and what was seen on the way."""
-
-    bench: Any
-    predictor: Any
-    folder: Path
-    before: dict[str, torch.Tensor]
-    logits: np.ndarray
-    embedded: list[list[list[int]]]  # token ids that reached the embedding while training
-    labels: list[list[int]]  # labels that reached the loss
-
-    def trained(self) -> dict[str, torch.Tensor]:
-        """What the method trained, wherever it keeps it."""
-        if hasattr(self.predictor, "model"):
-            named = self.predictor.model.named_parameters()
-            return {name: p.detach() for name, p in named if p.requires_grad}
-        return dict(self.predictor.layer.state_dict())
-
-
-@pytest.fixture(scope="session")
-def fresh(make_bench: Callable[..., Any]) -> Callable[..., Start]:
-    """Attach a method to a fresh twin, the surroundings' random state being anything."""
-
-    def attach(method: Any, family: str, **options: Any) -> Start:
-        bench = make_bench(method, f"twin:{family}", **options)
-        model = bench.backbone.model
-        bare, logits = dict(model.named_parameters()), logits_of(model, batch_of(bench))
-        _disturb_random_state()
-        return Start(bench, bench.attach(bench.recipe.method), bare, logits)
-
-    return attach
-
-
-@pytest.fixture(scope="session")
-def start(fresh: Callable[..., Start]) -> Callable[[str, str], Start]:
-    """The same, once for equal arguments; for tests that change nothing."""
-    return functools.cache(lambda method, family: fresh(method, family))
-
-
-@pytest.fixture(scope="session")
-def fitted(make_bench: Callable[..., Any]) -> Callable[..., Fitted]:
-    """Fit a method on a twin at a high learning rate; done once for equal arguments."""
-
-    @functools.cache
-    def fit(method: str, family: str, seed: int = 0, again: int = 0) -> Fitted:
-        options = {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
-        bench = make_bench(method, f"twin:{family}", seed=seed, **options)
-        embedded: list[list[list[int]]] = []
-        labels: list[list[int]] = []
-        before: dict[str, torch.Tensor] = {}
-        _record_labels(bench, labels)
-        if bench.recipe.method.needs_backbone:
-            _record_ids(bench.backbone.model, embedded)
-        _keep_start(bench, before)
-        _disturb_random_state()
-        predictor = bench.recipe.method.fit(bench)
-        predictor.save(bench.folder)
-        logits = predictor.outputs(bench.data.test)
-        return Fitted(bench, predictor, bench.folder, before, logits, embedded, labels)
-
-    return fit
-
-
-def _disturb_random_state() -> None:
-    """Nothing may depend on what was drawn before."""
-    arbitrary = random.SystemRandom().randrange(2**32)
-    torch.manual_seed(arbitrary)
-    np.random.seed(arbitrary)
-    random.seed(arbitrary)
-
-
-def _record_ids(model: Any, seen: list[list[list[int]]]) -> None:
-    def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        if module.training:
-            seen.append(args[0].tolist())
-
-    model.get_input_embeddings().register_forward_pre_hook(hook)
-
-
-def _record_labels(bench: Any, seen: list[list[int]]) -> None:
-    loss = bench.recipe.task.loss
-
-    def recorded(logits: torch.Tensor, labels: torch.Tensor, data: Any) -> torch.Tensor:
-        seen.append(labels.tolist())
-        return loss(logits, labels, data)
-
-    object.__setattr__(bench.recipe.task, "loss", recorded)
-
-
-def _keep_start(bench: Any, state: dict[str, torch.Tensor]) -> None:
-    train = bench.train
-
-    def kept(model: Any, *args: Any) -> None:
-        state.update({name: p.detach().clone() for name, p in model.named_parameters()})
-        train(model, *args)
-
-    bench.train = kept
-
-
-def batch_of(bench: Any, count: int = 8) -> dict[str, torch.Tensor]:
-    """Some training examples, padded, with labels."""
-    return bench.collate(bench.encode(bench.data.train)[:count])
-
-
-def logits_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits in evaluation mode."""
-    model.eval()
-    with torch.inference_mode():
-        return model(**{k: v for k, v in batch.items() if k != "labels"}).logits.clone()
+Fitted = Any  # what the fixture `fitted` returns, see conftest.py
 
 
 def gradients(start: Start) -> dict[str, torch.Tensor]:
@@ -222,33 +67,6 @@ def gradients(start: Start) -> dict[str, torch.Tensor]:
     }
 
 
-def perturb(start: Start, *, only: Callable[[str], bool] = lambda name: True) -> None:
-    """Move what is trainable away from where it starts, the same way each time; adapters far."""
-    std = 0.3 if start.bench.recipe.method.rung == "parameter-efficient" else 0.05
-    with torch.no_grad(), seeded(0, "perturbation"):
-        for name, parameter in start.trainable().items():
-            if only(name):
-                parameter.add_(torch.randn_like(parameter), alpha=std)
-
-
-def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
-    """Whether two sets of logits agree, in units of the largest."""
-    return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
-
-
-def differ(a: torch.Tensor, b: torch.Tensor, share: float = 1e-2) -> bool:
-    """Whether two sets of logits differ by more than a share of the largest."""
-    return bool((a - b).abs().max() > share * float(b.abs().max()))
-
-
-def is_key_bias(name: str) -> bool:
-    """A shift of all keys changes no attention weight, so its gradient is zero but for rounding."""
-    return (
-        re.search(r"\.(key|k_lin|(pos_)?key_proj|k_proj)\.(base_layer\.)?(bitfit_)?bias", name)
-        is not None
-    )
-
-
 # ---- what there is
 
 
@@ -262,14 +80,14 @@ def test_the_known_methods_and_families_are_among_those_found() -> None:
     assert {"bert", "distilbert", "gpt2", "llama", "roberta"} <= set(FAMILIES)
 
 
-@pytest.mark.parametrize(("method", "family"), parameters(UNSUPPORTED))
+@pytest.mark.parametrize(("method", "family"), parameters(UNSUPPORTED[TASKS[0]]))
 def test_a_pair_that_cannot_exist_says_why(
     fresh: Callable[..., Start],
     record_property: Callable[[str, object], None],
     method: str,
     family: str,
 ) -> None:
-    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]) as caught:
+    with pytest.raises(Unsupported, match=UNSUPPORTED[TASKS[0]][method, family]) as caught:
         fresh(method, family)
     record_property("unsupported", str(caught.value))  # benchmarks/support.py reads it
 
@@ -307,118 +125,11 @@ def test_only_what_the_method_adds_and_the_head_train(
     assert {n for n in declared if not begun.is_head(n)}
 
 
-@pairs(ATTACHED)
-def test_trains_as_many_parameters_as_its_closed_form_says(
-    start: Callable[..., Start], method: str, family: str
-) -> None:
-    begun = start(method, family)
-    counted = begun.bench.parameters(begun.model)
-
-    assert HEADS[family] == counted.head
-    assert sum(p.numel() for p in begun.trainable().values()) == counted.head + counted.method
-    if method in CLOSED_FORMS:
-        assert CLOSED_FORMS[method](family, begun.bare) == counted.method
-
-
-# Twins: width 32, 2 blocks, inner width 64 (GPT-2: 128), keys and values of Llama 16 wide.
-D, L, RANK, M, PROMPT = 32, 2, 8, 32 // 16, 10
-_BERT_SHAPES = 4 * [(D, D)] + [(D, 64), (64, D)]
-_LLAMA_SHAPES = [(D, D), (D, 16), (D, 16), (D, D), (D, 64), (D, 64), (64, D)]
-# The linear layers of a block, in and out.
-SHAPES = {
-    **dict.fromkeys(
-        ("albert", "bert", "deberta_v2", "distilbert", "electra", "phi", "roberta"), _BERT_SHAPES
-    ),
-    **dict.fromkeys(("llama", "mistral", "qwen"), _LLAMA_SHAPES),
-    "gemma": [(D, D), (D, 8), (D, 8), (D, D), (D, 64), (D, 64), (64, D)],
-    "gpt2": [(D, 3 * D), (D, D), (D, 128), (128, D)],
-    "modernbert": [(D, 3 * D), (D, D), (D, 128), (64, D)],
-}
-# Blocks that have weights of their own: ALBERT's is one, used twice.
-BLOCKS = {family: 1 if family == "albert" else L for family in SHAPES}
-_BERT_BLOCK = 4 * D + D + 64 + D + D  # q k v o, norm, up, down, norm
-BIASES = {
-    "bert": D + L * _BERT_BLOCK + D,  # embeddings first, the pooler last
-    "roberta": D + L * _BERT_BLOCK,
-    "distilbert": D + L * _BERT_BLOCK,
-    "electra": 16 + D + L * _BERT_BLOCK,  # embeddings are 16 wide, and projected
-    "albert": 16 + D + _BERT_BLOCK + D,
-    "deberta_v2": D + L * (_BERT_BLOCK + 2 * D),  # positions have their own query and key
-    "gpt2": L * (D + 3 * D + D + D + 128 + D) + D,
-    "qwen": L * (D + 16 + 16),
-    "phi": L * (4 * D + 64 + D + D) + D,
-}
-_DENSE_HEAD = D * D + D + D * 3 + 3
-HEADS = {
-    **dict.fromkeys(("albert", "bert"), D * 3 + 3),
-    **dict.fromkeys(("deberta_v2", "distilbert", "electra", "roberta"), _DENSE_HEAD),
-    **dict.fromkeys(("gemma", "gpt2", "llama", "mistral", "phi", "qwen"), D * 3),
-    "modernbert": D * D + D + D * 3 + 3,  # a norm without bias instead of a bias
-}
-# Numbers in normalisation layers: gain and bias, or gain alone.
-NORMS = {
-    **dict.fromkeys(("bert", "deberta_v2", "distilbert", "roberta"), 2 * D + L * 4 * D),
-    "electra": 2 * 16 + L * 4 * D,
-    "albert": 2 * 16 + 4 * D,
-    "gpt2": L * 4 * D + 2 * D,
-    "phi": L * 2 * D + 2 * D,
-    **dict.fromkeys(("gemma", "llama", "mistral", "qwen"), L * 2 * D + D),
-    "modernbert": D + (2 * L - 1) * D + D,  # the first block has no norm before attention
-}
-# Outputs of the key and value projections, and inputs of the MLP's last: what IA3 scales.
-SCALED = {
-    **dict.fromkeys(SHAPES, 2 * D + 64),
-    **dict.fromkeys(("llama", "mistral", "qwen"), 2 * 16 + 64),
-    "gemma": 2 * 8 + 64,
-    "gpt2": 3 * D + 128,
-    "modernbert": 3 * D + 64,
-}
-
-
-EMBEDDED = {family: 16 if family in ("albert", "electra") else D for family in SHAPES}
-KEYS = {**dict.fromkeys(SHAPES, D), "llama": 16, "mistral": 16, "qwen": 16, "gemma": 8}
-
-
-def _last_two_blocks(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
-    """All blocks of a twin, and what normalises their output."""
-    blocks = [p for n, p in bare.items() if re.search(r"\.(layers?|h|albert_layer_groups)\.\d", n)]
-    final = D * {"gpt2": 2, "phi": 2}.get(family, 1 if SHAPES[family] == _LLAMA_SHAPES else 0)
-    final += D if family in ("gemma", "modernbert") else 0
-    return sum(p.numel() for p in blocks) + final
-
-
-def _everything_but_the_head(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
-    return sum(p.numel() for p in bare.values()) - HEADS[family]
-
-
-CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
-    "lora": lambda family, _: (
-        BLOCKS[family] * sum(RANK * (d_in + d_out) for d_in, d_out in SHAPES[family])
-    ),
-    "bottleneck": lambda family, _: 2 * BLOCKS[family] * (2 * D * M + M + D),
-    "prompt_tuning": lambda family, _: PROMPT * EMBEDDED[family],
-    "p_tuning": lambda family, _: (
-        PROMPT * EMBEDDED[family]
-        + 2 * EMBEDDED[family] * 128
-        + 128 * 128
-        + 2 * 128
-        + EMBEDDED[family]
-    ),
-    "prefix_tuning": lambda family, _: L * PROMPT * 2 * KEYS[family],
-    "ia3": lambda family, _: BLOCKS[family] * SCALED[family],
-    "layernorm_tuning": lambda family, _: NORMS[family],
-    "last_layers": _last_two_blocks,
-    "bitfit": lambda family, _: BIASES[family],
-    "full": _everything_but_the_head,
-    "scratch": _everything_but_the_head,
-}
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_starts_from_the_same_head(start: Callable[..., Start], family: str) -> None:
     heads = {}
     for method in ATTACHED:
-        if (method, family) in UNSUPPORTED or not by_default(method, family):
+        if (method, family) in UNSUPPORTED[TASKS[0]] or not by_default(method, family):
             continue
         begun = start(method, family)
         wrapped = r"^base_model\.(model\.)?|(modules_to_save|ln_tuning_layers)\.default\."
@@ -493,7 +204,9 @@ def test_training_moves_what_is_declared_and_nothing_else(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], family: str) -> None:
-    chosen = [m for m in METHODS if (m, family) not in UNSUPPORTED and by_default(m, family)]
+    chosen = [
+        m for m in METHODS if (m, family) not in UNSUPPORTED[TASKS[0]] and by_default(m, family)
+    ]
     done = {m: fitted(m, family) for m in chosen}
     bench = done["scratch"].bench
     examples = bench.encode(bench.data.train)
@@ -537,9 +250,6 @@ def test_checkpointing_changes_no_result_or_is_refused(
         assert bench.backbone.model.is_activation_checkpointing is on
 
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-6)
-
-
-GRADIENT_TRAINED = tuple(m for m in METHODS if parts.load("method", m).learning_rate is not None)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -673,23 +383,6 @@ def test_an_adapter_on_a_bfloat16_base_survives_saving(
 
 
 # ---- what a model computes
-
-
-@pairs(ATTACHED)
-def test_padding_changes_no_prediction(
-    fresh: Callable[..., Start], method: str, family: str
-) -> None:
-    begun = fresh(method, family)
-    perturb(begun)
-    examples = begun.bench.encode(begun.bench.data.train)
-    lengths = [len(e["input_ids"]) for e in examples]
-    short, long = (examples[i] for i in (int(np.argmin(lengths)), int(np.argmax(lengths))))
-    together = logits_of(begun.model, begun.bench.collate([short, long]))
-
-    assert max(lengths) > 2 * min(lengths)
-    for row, example in enumerate((short, long)):
-        alone = logits_of(begun.model, begun.bench.collate([example]))
-        assert close(together[row : row + 1], alone)
 
 
 @pairs(ADAPTERS)
