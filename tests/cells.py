@@ -21,7 +21,8 @@ from peftkit.seeds import seeded
 
 METHODS = parts.find("method")
 MATRIX = pytest.mark.matrix
-FAMILIES = tuple(families())
+FAMILIES = tuple(name for name, family in families().items() if family.inputs == "text")
+ENCODER_DECODERS = ("bart", "marian", "t5")
 TASKS = ("text_classification", "token_classification", "question_answering")
 # A method without `attach` trains no model: it works on features, or on words.
 ATTACHED = tuple(m for m in METHODS if parts.load("method", m).attach is not Method.attach)
@@ -33,8 +34,12 @@ PROMPTS = ("p_tuning", "prompt_tuning")  # virtual tokens before the text, on it
 
 _SOME = {
     ("last_layers", "albert"): "share their weights",
-    **{("bitfit", f): "no bias to train" for f in ("gemma", "llama", "mistral", "modernbert")},
+    **{
+        ("bitfit", f): "no bias to train" for f in ("gemma", "llama", "mistral", "modernbert", "t5")
+    },
 }
+_NO_HEAD = "no head for this task"  # transformers has no class for the task on the architecture
+_VIRTUAL = (*PROMPTS, "prefix_tuning")
 _TEXT = {
     **_SOME,
     **{
@@ -42,11 +47,23 @@ _TEXT = {
         for family in ("albert", "deberta_v2", "distilbert", "modernbert")
     },
 }
+_NO_IDS = {(m, f): "token ids of the text" for m in _VIRTUAL for f in ("bart", "t5")}
 _NO_WORDS = {("tfidf", family): "parts of it" for family in FAMILIES}
+
+
+def _headless(*names: str) -> dict[tuple[str, str], str]:
+    return {(m, f): _NO_HEAD for m in METHODS if m != "tfidf" for f in names}
+
+
 # Why a pair cannot exist, as its error says.
 UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {
-    "text_classification": _TEXT,
-    "token_classification": {**_TEXT, **_NO_WORDS},
+    "text_classification": {**_TEXT, **_NO_IDS, **_headless("marian")},
+    "token_classification": {
+        **_TEXT,
+        ("prefix_tuning", "t5"): "takes keys and values from outside",
+        **_headless("bart", "marian"),
+        **_NO_WORDS,
+    },
     "question_answering": {
         **_SOME,
         **{
@@ -54,11 +71,15 @@ UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {
             for family in FAMILIES
             if family not in ("llama", "mistral", "qwen")
         },
-        # transformers has no AutoModelForQuestionAnswering of these.
-        **{(method, family): "no head" for method in METHODS for family in ("gemma", "phi")},
+        **_NO_IDS,
+        **_headless("gemma", "marian", "phi"),
         **_NO_WORDS,
     },
 }
+
+
+# Families that can carry text classification at all.
+CLASSIFIERS = tuple(f for f in FAMILIES if ("full", f) not in UNSUPPORTED[TASKS[0]])
 
 
 def by_default(method: str, family: str, task: str = TASKS[0]) -> bool:

@@ -138,9 +138,8 @@ def inside(layers: Any, role: str, block: str) -> list[str]:
     return [n.removeprefix(block + ".") for n in layers.roles[role] if n.startswith(block + ".")]
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", KNOWN)
 def test_the_roles_of_a_family_are_played_by_these_layers(family: str) -> None:
-    assert set(KNOWN) == set(families())
     found = load_as_classifier(f"twin:{family}")
     stack, head, roles = KNOWN[family]
 
@@ -156,6 +155,73 @@ def test_the_roles_of_a_family_are_played_by_these_layers(family: str) -> None:
     every = {n for ends in roles.values() for n in ends}
     expected = [f"{block}.{n}" for block in found.layers.blocks for n in sorted(every)]
     assert list(found.layers.linear()) == expected
+
+
+_BART_LAYERS = {
+    "self": {r: f"self_attn.{n}_proj" for r, n in (("query", "q"), ("key", "k"), ("value", "v"))},
+    "cross": {
+        r: f"encoder_attn.{n}_proj" for r, n in (("query", "q"), ("key", "k"), ("value", "v"))
+    },
+    "out": ("self_attn.out_proj", "encoder_attn.out_proj"),
+    "mlp": (("fc1",), ("fc2",), ("fc1",), ("fc2",)),
+}
+_T5_MLP = "layer.{}.DenseReluDense."
+_T5_LAYERS = {
+    "self": {
+        r: f"layer.0.SelfAttention.{n}" for r, n in (("query", "q"), ("key", "k"), ("value", "v"))
+    },
+    "cross": {
+        r: f"layer.1.EncDecAttention.{n}" for r, n in (("query", "q"), ("key", "k"), ("value", "v"))
+    },
+    "out": ("layer.0.SelfAttention.o", "layer.1.EncDecAttention.o"),
+    "mlp": tuple(
+        tuple(_T5_MLP.format(layer) + name for name in names)
+        for layer in (1, 2)
+        for names in (("wi_0", "wi_1"), ("wo",))
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "encoder", "decoder", "final", "known"),
+    [
+        ("bart", "model.encoder.layers", "model.decoder.layers", (), _BART_LAYERS),
+        ("marian", "model.encoder.layers", "model.decoder.layers", (), _BART_LAYERS),
+        ("t5", "encoder.block", "decoder.block", ("decoder.final_layer_norm",), _T5_LAYERS),
+    ],
+)
+def test_the_layers_of_an_encoder_decoder(
+    family: str, encoder: str, decoder: str, final: tuple[str, ...], known: dict[str, Any]
+) -> None:
+    """A block of the decoder attends twice, and plays each role of attention twice."""
+    backbone = Backbone(name=f"twin:{family}")
+    found = load(
+        backbone, locate(backbone),
+        auto_classes=("AutoModelForSeq2SeqLM",), labels=[], seed=0, reads="token",
+    )  # fmt: skip
+    layers = found.layers
+
+    assert layers.blocks == tuple(f"{stack}.{i}" for stack in (encoder, decoder) for i in (0, 1))
+    assert layers.encoder_decoder
+    assert layers.final_norms == final
+    assert layers.head == ()
+    assert not found.head_is_new
+    for block, twice in ((f"{encoder}.1", False), (f"{decoder}.0", True)):
+        for role in ("query", "key", "value"):
+            names = [known["self"][role], *([known["cross"][role]] if twice else [])]
+            assert sorted(inside(layers, role, block)) == sorted(names), role
+        assert sorted(inside(layers, "attention_output", block)) == sorted(
+            known["out"] if twice else known["out"][:1]
+        )
+        into, out = known["mlp"][2:] if twice else known["mlp"][:2]
+        assert tuple(inside(layers, "mlp_input", block)) == into
+        assert tuple(inside(layers, "mlp_output", block)) == out
+
+
+def test_every_family_of_texts_is_known_by_its_layers() -> None:
+    text = {name for name, family in families().items() if family.inputs == "text"}
+
+    assert text == set(KNOWN) | {"bart", "marian", "t5"}
 
 
 def test_a_family_covers_its_relatives() -> None:
@@ -358,7 +424,7 @@ def test_a_checkpoints_own_head_is_kept_only_for_the_very_same_labels(tmp_path: 
 def test_the_backbone_is_counted_without_its_head() -> None:
     from transformers import AutoModel
 
-    for family in families():
+    for family in KNOWN:
         stock = AutoModel.from_pretrained(twin_folder(family), add_pooling_layer=False) if (
             family == "roberta"
         ) else AutoModel.from_pretrained(twin_folder(family))  # fmt: skip

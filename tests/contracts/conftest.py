@@ -107,7 +107,9 @@ def _record_ids(model: Any, seen: list[list[list[int]]]) -> None:
         if module.training:
             seen.append(args[0].tolist())
 
-    model.get_input_embeddings().register_forward_pre_hook(hook)
+    name = "encoder.embed_tokens"  # of an encoder-decoder, tied to the one that is asked for
+    found = [m for n, m in model.named_modules() if n.endswith(name)]
+    (found[0] if found else model.get_input_embeddings()).register_forward_pre_hook(hook)
 
 
 def _record_labels(bench: Any, seen: list[list[int]]) -> None:

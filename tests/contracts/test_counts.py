@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from cells import ATTACHED, Start, pairs
+from cells import ATTACHED, ENCODER_DECODERS, Start, pairs
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
@@ -42,6 +42,9 @@ SHAPES = {
     "gemma": [(D, D), (D, 8), (D, 8), (D, D), (D, 64), (D, 64), (64, D)],
     "gpt2": [(D, 3 * D), (D, D), (D, 128), (128, D)],
     "modernbert": [(D, 3 * D), (D, D), (D, 128), (64, D)],
+    # A block of the encoder and one of the decoder, which attends twice.
+    "bart": 12 * [(D, D)] + 2 * [(D, 64), (64, D)],
+    "t5": 12 * [(D, D)] + 2 * [(D, 64), (D, 64), (64, D)],
 }
 # Blocks that have weights of their own: ALBERT's is one, used twice.
 BLOCKS = {family: 1 if family == "albert" else L for family in SHAPES}
@@ -56,11 +59,12 @@ BIASES = {
     "gpt2": L * (D + 3 * D + D + D + 128 + D) + D,
     "qwen": L * (D + 16 + 16),
     "phi": L * (4 * D + 64 + D + D) + D,
+    "bart": 2 * D + L * (_BERT_BLOCK + _BERT_BLOCK + 4 * D + D),
 }
 _DENSE_HEAD = D * D + D + D * 3 + 3
 HEADS = {
     **dict.fromkeys(("albert", "bert"), D * 3 + 3),
-    **dict.fromkeys(("deberta_v2", "distilbert", "electra", "roberta"), _DENSE_HEAD),
+    **dict.fromkeys(("bart", "deberta_v2", "distilbert", "electra", "roberta", "t5"), _DENSE_HEAD),
     **dict.fromkeys(("gemma", "gpt2", "llama", "mistral", "phi", "qwen"), D * 3),
     "modernbert": D * D + D + D * 3 + 3,  # a norm without bias instead of a bias
 }
@@ -73,6 +77,8 @@ NORMS = {
     "phi": L * 2 * D + 2 * D,
     **dict.fromkeys(("gemma", "llama", "mistral", "qwen"), L * 2 * D + D),
     "modernbert": D + (2 * L - 1) * D + D,  # the first block has no norm before attention
+    "bart": 2 * 2 * D + L * (4 * D + 6 * D),
+    "t5": L * (2 * D + 3 * D) + 2 * D,
 }
 # Outputs of the key and value projections, and inputs of the MLP's last: what IA3 scales.
 SCALED = {
@@ -81,6 +87,7 @@ SCALED = {
     "gemma": 2 * 8 + 64,
     "gpt2": 3 * D + 128,
     "modernbert": 3 * D + 64,
+    **dict.fromkeys(("bart", "t5"), 3 * 2 * D + 2 * 64),
 }
 
 
@@ -90,9 +97,12 @@ KEYS = {**dict.fromkeys(SHAPES, D), "llama": 16, "mistral": 16, "qwen": 16, "gem
 
 def _last_two_blocks(family: str, bare: dict[str, torch.nn.Parameter]) -> int:
     """All blocks of a twin, and what normalises their output."""
-    blocks = [p for n, p in bare.items() if re.search(r"\.(layers?|h|albert_layer_groups)\.\d", n)]
+    stack = r"\.(layers?|h|albert_layer_groups)\.\d"
+    if family in ENCODER_DECODERS:
+        stack = r"\.decoder\.(layers|block)\.\d"
+    blocks = [p for n, p in bare.items() if re.search(stack, n)]
     final = D * {"gpt2": 2, "phi": 2}.get(family, 1 if SHAPES[family] == _LLAMA_SHAPES else 0)
-    final += D if family in ("gemma", "modernbert") else 0
+    final += D if family in ("gemma", "modernbert", "t5") else 0
     return sum(p.numel() for p in blocks) + final
 
 
@@ -104,7 +114,9 @@ CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
     "lora": lambda family, _: (
         BLOCKS[family] * sum(RANK * (d_in + d_out) for d_in, d_out in SHAPES[family])
     ),
-    "bottleneck": lambda family, _: 2 * BLOCKS[family] * (2 * D * M + M + D),
+    "bottleneck": lambda family, _: (
+        (5 if family in ENCODER_DECODERS else 2) * BLOCKS[family] * (2 * D * M + M + D)
+    ),
     "prompt_tuning": lambda family, _: PROMPT * EMBEDDED[family],
     "p_tuning": lambda family, _: (
         PROMPT * EMBEDDED[family]

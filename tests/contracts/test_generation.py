@@ -11,25 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from peftkit import parts
+from cells import ADAPTERS, ATTACHED, FAMILIES, MATRIX, METHODS
 from peftkit.backbones import families
 from peftkit.errors import Unsupported
 from peftkit.generate import generate
-from peftkit.methods import Method
 from peftkit.seeds import seeded
 from peftkit.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
-METHODS = parts.find("method")
-TEXT = tuple(name for name, family in families().items() if family.inputs == "text")
-WRITERS = tuple(name for name in TEXT if families()[name].pooling == "last")
-ENCODER_DECODERS = ("bart", "marian", "t5")
+WRITERS = tuple(name for name in FAMILIES if families()[name].pooling == "last")
 UNSUPPORTED = {
-    **{(m, f): "no head for this task" for m in METHODS for f in TEXT if f not in WRITERS},
+    **{(m, f): "no head for this task" for m in METHODS for f in FAMILIES if f not in WRITERS},
     **{("bitfit", f): "no bias to train" for f in ("gemma", "llama", "mistral", "t5")},
     **{("linear_probe", f): "no new one to train" for f in WRITERS},
-    **{("tfidf", f): "parts of it" for f in TEXT},
+    **{("tfidf", f): "parts of it" for f in FAMILIES},
 }
 WORDS = "list file name type data model layer plot axis index row column".split()
 LONGEST = 10
@@ -37,25 +33,21 @@ LONGEST = 10
 
 def by_default(method: str, family: str) -> bool:
     """BART, GPT-2 and LoRA in full, a third of the others; of what cannot be, little."""
-    number = METHODS.index(method) + TEXT.index(family)
+    number = METHODS.index(method) + FAMILIES.index(family)
     if family not in WRITERS:
         return number % 9 == 0
     return family in ("bart", "gpt2") or method == "lora" or number % 3 == 0
 
 
 def pairs(methods: tuple[str, ...], *, unsupported: bool = False) -> Any:
-    chosen = [(m, f) for m in methods for f in TEXT if ((m, f) in UNSUPPORTED) is unsupported]
+    chosen = [(m, f) for m in methods for f in FAMILIES if ((m, f) in UNSUPPORTED) is unsupported]
     return pytest.mark.parametrize(
         ("method", "family"),
         [
-            pytest.param(m, f, id=f"{m}-{f}", marks=() if by_default(m, f) else pytest.mark.matrix)
+            pytest.param(m, f, id=f"{m}-{f}", marks=() if by_default(m, f) else MATRIX)
             for m, f in chosen
         ],
     )
-
-
-ATTACHED = tuple(m for m in METHODS if parts.load("method", m).attach is not Method.attach)
-ADAPTERS = tuple(m for m in ATTACHED if parts.load("method", m).rung not in ("full", "retrain"))
 
 
 @pytest.fixture(scope="session")
