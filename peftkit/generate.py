@@ -51,7 +51,7 @@ def generate(
     found: dict[int, list[int]] = {}
     batches = _batches([len(p) for p in prompts], equal=virtual and not encoder_decoder)
     with torch.inference_mode(), autocast(precision), warnings.catch_warnings():
-        # PEFT drops the positions that transformers counts; without padding they are the usual ones.
+        # PEFT drops the positions that are counted; without padding they are the usual ones.
         warnings.filterwarnings("ignore", "Position ids are not supported")
         for batch in batches:
             inputs = _padded([prompts[i] for i in batch], pad, left=not encoder_decoder)

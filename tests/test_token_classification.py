@@ -159,6 +159,31 @@ def test_loss_is_the_mean_over_words(bench: Callable[..., Workbench]) -> None:
 
 # ---- every method
 
+
+def test_a_span_that_begins_with_i_is_read_as_beginning_with_b(tmp_path: Path) -> None:
+    """O I I becomes O B I; after another type too; a right one and BIOES stay."""
+    rows = [
+        {"tokens": list("abc"), "tags": ["O", "I-x", "I-x"]},
+        {"tokens": list("abc"), "tags": ["B-x", "I-y", "I-y"]},
+        {"tokens": list("abc"), "tags": ["B-x", "I-x", "O"]},
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    task = parts.load("task", "token_classification")(data=str(tmp_path))
+    data = task.load(seed=0)
+    names = [[data.labels[tag] for tag in each] for each in data.train["label"]]
+
+    assert names == [["O", "B-x", "I-x"], ["B-x", "B-y", "I-y"], ["B-x", "I-x", "O"]]
+    assert any(
+        "2 spans of the train split began with I-, the first in row 0" in n for n in data.notes
+    )
+    assert task.read(tmp_path / "test.jsonl", data.labels)["label"][:] == data.test["label"][:]
+    ends = [{"tokens": ["a", "b"], "tags": ["I-x", "E-x"]}]
+    (tmp_path / "train.jsonl").write_text(json.dumps(ends[0]) + "\n" + lines, encoding="utf-8")
+    assert "B-x" not in [task.load(seed=0).labels[t] for t in task.load(seed=0).train["label"][0]]
+
+
 REFUSED = UNSUPPORTED["token_classification"]
 
 

@@ -27,6 +27,7 @@ _PEFT_TASKS = {
     "AutoModelForQuestionAnswering": "SEQ_CLS",
     "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
     "AutoModelForCausalLM": "CAUSAL_LM",
+    "AutoModelForMaskedLM": "FEATURE_EXTRACTION",  # virtual tokens before the text, and no more
 }
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 

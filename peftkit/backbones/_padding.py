@@ -73,7 +73,8 @@ def _text_first(given: dict[str, Any]) -> torch.Tensor | None:
     padding = mask[:, -text.shape[1] :] == 0  # columns of a prefix, which has no places, are first
     if padding.shape[1] < text.shape[1] or not (padding[:, :-1] & ~padding[:, 1:]).any():
         return None
-    return padding.int().argsort(dim=1, stable=True)
+    order: torch.Tensor = padding.int().argsort(dim=1, stable=True)
+    return order
 
 
 def _restore(output: Any, names: tuple[str, ...], back: torch.Tensor) -> None:

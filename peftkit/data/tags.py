@@ -1,4 +1,8 @@
-"""Tagged words: columns "tokens" and "label", the tags as numbers that know their names."""
+"""Tagged words: columns "tokens" and "label", the tags as numbers that know their names.
+
+In BIO, a span that begins with `I-` (after `O`, another type, or at the start) is read as beginning
+with `B-`, as the script of CoNLL-2003 does; how many there were is noted.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +37,20 @@ def tagged(
     """
     names: list[str] | None = None
     parts: dict[str, Dataset] = {}
+    notes = list(splits.notes)
     for split, rows in splits.parts().items():  # train comes first, and knows the tags
         words, written = _columns(rows, tokens, tags, f"the {split} split of {splits.source}")
+        broken = _repair(written)
+        if broken:
+            notes.append(
+                f"{len(broken)} spans of the {split} split began with I-, the first in row "
+                f"{broken[0]}, and are read as beginning with B-"
+            )
         if names is None:
             names = _names(written, splits.source)
         parts[split] = _coded(words, written, names, f"the {split} split of {splits.source}")
     assert names is not None
-    return names, dataclasses.replace(splits, **parts)
+    return names, dataclasses.replace(splits, **parts, notes=tuple(notes))
 
 
 def known_tags(
@@ -52,6 +63,7 @@ def known_tags(
 ) -> Dataset:
     """Rows of another file, with tags numbered as in `names`; see `tagged` for what is raised."""
     words, written = _columns(rows, tokens, tags, source)
+    _repair(written)
     return _coded(words, written, names, source)
 
 
@@ -93,6 +105,24 @@ def _column(rows: Dataset, named: str | None, usual: tuple[str, ...], source: st
             next_step="name it (--task.tokens-column, --task.tags-column)",
         )
     return found[0]
+
+
+def _repair(tags: list[list[str]]) -> list[int]:
+    """Let every span of BIO begin with `B-`, in place.
+
+    Returns:
+        The row of each span that did not. BIOES says more, and is left as it is.
+    """
+    if any(tag[:2] in ("E-", "S-", "L-", "U-") for each in tags for tag in each):
+        return []
+    broken = []
+    for row, each in enumerate(tags):
+        for i, tag in enumerate(each):
+            before = each[i - 1] if i else OUTSIDE
+            if tag.startswith("I-") and before[2:] != tag[2:]:
+                each[i] = f"B-{tag[2:]}"
+                broken.append(row)
+    return broken
 
 
 def _names(tags: list[list[str]], source: str) -> list[str]:
