@@ -177,7 +177,7 @@ def match(
         InvalidInput: An entry matches none of them; the message names the candidates.
     """
     entries = getattr(config, option)
-    names = [name for name in names if not _is_saved_whole(name, config)]
+    names = [name for name in names if not is_saved_whole(name, config)]
     probe, matched = copy.copy(config), set()
     for entry in [entries] if isinstance(entries, str) else sorted(entries):
         probe.target_modules = entry if isinstance(entries, str) else [entry]
@@ -199,7 +199,7 @@ def short_names(names: list[str]) -> str:
     return ", ".join(sorted(inside or set(names)))
 
 
-def _is_saved_whole(name: str, config: TunerConfig) -> bool:
+def is_saved_whole(name: str, config: TunerConfig) -> bool:
     ends = tuple(config.modules_to_save or ())  # by PEFT, `classifier` is also `pre_classifier`
     return any(start.endswith(ends) for start in accumulate(name.split("."), "{}.{}".format))
 

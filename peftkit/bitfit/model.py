@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftkit._peft import Tuner, bare_modules, match
+from peftkit._peft import Tuner, bare_modules, is_saved_whole, match
 from peftkit.errors import Unsupported
 
 from .layer import BitFitLayer
@@ -23,7 +23,10 @@ class BitFitModel(Tuner):
         names = [name for name, module in bare_modules(model) if _has_bias(module)]
         if peft_config.target_modules is None:
             peft_config.target_modules = ".*"
-            names = [name for name in names if name.startswith(_backbone(model))]
+            names = [
+                name for name in names
+                if name.startswith(_backbone(model)) and not is_saved_whole(name, peft_config)
+            ]  # fmt: skip
         if not names:
             raise Unsupported(
                 f"{type(model).__name__} has no bias to train: BitFit cannot exist on it. "

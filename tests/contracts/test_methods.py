@@ -42,6 +42,7 @@ from cells import (
     pairs,
     parameters,
     perturb,
+    rounding,
 )
 from peftkit import parts
 from peftkit.backbones import families
@@ -430,7 +431,7 @@ def test_merging_keeps_names_and_outputs_or_is_refused(
     assert names != set(begun.bare)
     assert {name for name, _ in merged.named_parameters()} == set(begun.bare)
     assert differ(adapted, begun.bare_logits, 0.1)
-    assert close(logits_of(merged, batch), adapted, 1e-4)
+    assert close(logits_of(merged, batch), adapted, 1e-4 * rounding(family))
 
 
 # ---- requests that cannot be honoured

@@ -22,6 +22,7 @@ from cells import (
     first_position,
     logits_of,
     perturb,
+    rounding,
     short_and_long,
 )
 
@@ -52,8 +53,9 @@ def answers(begun: Start, batch: Batch) -> list[torch.Tensor]:
     return [row[m] for row, m in zip(found, batch["attention_mask"].bool(), strict=True)]
 
 
-def all_close(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    return all(close(a, b) for a, b in zip(some, others, strict=True))
+def all_close(some: list[torch.Tensor], others: list[torch.Tensor], family: str = "") -> bool:
+    tolerance = 1e-5 * rounding(family)
+    return all(close(a, b, tolerance) for a, b in zip(some, others, strict=True))
 
 
 @cells(ATTACHED)
@@ -70,10 +72,10 @@ def test_padding_changes_no_answer(
 
     assert 3 * left["attention_mask"][0].sum() < 2 * left["attention_mask"][1].sum()
     assert left["attention_mask"][0, 0] == 0
-    assert all_close(answers(begun, right), alone)
-    assert all_close(answers(begun, left), alone)
+    assert all_close(answers(begun, right), alone, family)
+    assert all_close(answers(begun, left), alone, family)
     if method not in PROMPTS:  # PEFT takes no position ids beside virtual tokens, and says so
-        assert all_close(answers(begun, placed), alone)
+        assert all_close(answers(begun, placed), alone, family)
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix_tuning", "prompt_tuning"])
