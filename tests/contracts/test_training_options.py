@@ -49,7 +49,7 @@ def computed_in(bench: Any) -> set[torch.dtype]:
 def test_trains_in_bfloat16_accumulating_and_clipping_and_survives_saving(
     make_bench: Callable[..., Any], norms: list[float], method: str, family: str
 ) -> None:
-    options = {"steps": STEPS, "batch_size": 2, "gradient_accumulation": 2, "max_grad_norm": 0.01,
+    options = {"steps": STEPS, "batch_size": 6, "gradient_accumulation": 2, "max_grad_norm": 0.01,
                "learning_rate": 2e-3, "precision": "bfloat16"}  # fmt: skip
     trained = method in GRADIENT_TRAINED
     if not trained:
