@@ -26,41 +26,66 @@ OUT = ROOT / "docs" / "support.md"
 HEAD = """# What works on what
 
 Written by `python benchmarks/support.py`, on tiny random twins of each family. A number is how many
-tests of the pair were run, and all of them passed. For classification they are the contracts: a
-method starts as the bare backbone, trains what it declares and nothing else, as many parameters as
-its closed form says, on the same batches as every other method, learns, depends on the seed alone,
-is saved and loaded bit-equal, ignores padding, can be taken away, merges with equal outputs or
-refuses to. For other tasks: it trains, is saved and loaded bit-equal (one test), and ignores
-padding (a second one, where it is counted).
+tests of the pair were run, and all of them passed. For text classification they are the contracts:
+a method starts as the bare backbone, trains what it declares and nothing else, as many parameters
+as its closed form says, on the same batches as every other method, learns, depends on the seed
+alone, is saved and loaded bit-equal, can be taken away, merges with equal outputs or refuses to,
+works in bfloat16 with accumulated and clipped gradients, sees the same inputs as full fine-tuning,
+and answers alike whether padding is on the right, on the left or absent. For tokens and questions:
+it trains, is saved and loaded bit-equal (one test), sees the same inputs as full fine-tuning, and
+ignores padding. Where answers are written: it learns, is saved and loaded, ignores padding, writes
+the likeliest token each time, and can be taken away.
 """
+# The files of a task; their tests end in [method-family].
 TESTS = {
-    "text classification": "tests/contracts/test_methods.py",
-    "token classification": "tests/test_token_classification.py",
-    "question answering": "tests/test_question_answering.py",
+    "text classification": (
+        "tests/contracts/test_counts.py",
+        "tests/contracts/test_methods.py",
+        "tests/contracts/test_training_options.py",
+    ),
+    "token classification": ("tests/test_token_classification.py",),
+    "question answering": ("tests/test_question_answering.py",),
+    "written answers": ("tests/contracts/test_generation.py",),
 }
+# Tests of these end in [method-family-task].
+FOR_EVERY_TASK = ("tests/contracts/test_inputs.py", "tests/contracts/test_padding.py")
 
 
 def run_contracts(jobs: int) -> ET.Element:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--junitxml", str(file)]
-        every = [*command, "-m", "matrix or not matrix", *TESTS.values()]
+        files = [file for some in TESTS.values() for file in some]
+        every = [*command, "-m", "matrix or not matrix", *files, *FOR_EVERY_TASK]
         subprocess.run(every, cwd=ROOT, check=False)
         return ET.parse(file).getroot()
 
 
-def cells(tests: ET.Element, file: str) -> tuple[dict[tuple[str, str], str], dict[str, list[str]]]:
+def pair_of(case: ET.Element, task: str) -> tuple[str, str] | None:
+    """Method and family that a test of the task belongs to, None if it belongs to no pair."""
+    module, name = case.attrib["classname"], case.attrib["name"]
+    found = None
+    if module in modules(FOR_EVERY_TASK):
+        found = re.search(rf"\[(\w+)-(\w+)-{task.replace(' ', '_')}\]$", name)
+    elif module in modules(TESTS[task]):
+        found = re.search(r"\[(\w+)-(\w+)\]$", name)
+    return (found[1], found[2]) if found else None
+
+
+def modules(files: tuple[str, ...]) -> list[str]:
+    return [file.removesuffix(".py").replace("/", ".") for file in files]
+
+
+def cells(tests: ET.Element, task: str) -> tuple[dict[tuple[str, str], str], dict[str, list[str]]]:
     """Text of each cell of a task, and the pairs behind every reason for there being none."""
-    module = file.removesuffix(".py").replace("/", ".")
     passed: dict[tuple[str, str], int] = defaultdict(int)
     failed: set[tuple[str, str]] = set()
     reasons: dict[str, list[str]] = defaultdict(list)
     text: dict[tuple[str, str], str] = {}
     for case in tests.iter("testcase"):
-        pair = re.search(r"\[(\w+)-(\w+)\]$", case.attrib["name"])
-        if pair is None or case.attrib["classname"] != module:
+        key = pair_of(case, task)
+        if key is None:
             continue
-        key = (pair[1], pair[2])
         if case.find("failure") is not None or case.find("error") is not None:
             failed.add(key)
         elif case.find("skipped") is None:
@@ -77,7 +102,7 @@ def cells(tests: ET.Element, file: str) -> tuple[dict[tuple[str, str], str], dic
 
 
 def section(task: str, tests: ET.Element) -> list[str]:
-    text, reasons = cells(tests, TESTS[task])
+    text, reasons = cells(tests, task)
     methods = [m for m in parts.find("method") if any(m == key[0] for key in text)]
     lines = [f"## {task.capitalize()}", "", f"| method | {' | '.join(families())} |"]
     lines.append("|---|" + "---|" * len(families()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -270,20 +271,18 @@ class Workbench:
                 self.features_seconds += float(file["seconds"])
                 return _split(file["features"], file["counts"])
         start = time.perf_counter()
-        base = getattr(backbone.model, backbone.model.base_model_prefix)
-        found = outputs(
-            base,
-            examples,
-            self.collate,
-            read=lambda output, _, labels: (
-                output.last_hidden_state[:, 0]
-                if task.reads == "text"
-                else task.pick(output.last_hidden_state, labels)
-            ),
-            length=task.length,
-            precision=training.precision,
-            progress=progress or self.progress,
-        )
+        with _handed_to_head(backbone.model) as seen:
+            found = outputs(
+                backbone.model,
+                examples,
+                self.collate,
+                read=lambda output, _, labels: (
+                    seen.pop()[:, 0] if task.reads == "text" else task.pick(seen.pop(), labels)
+                ),
+                length=task.length,
+                precision=training.precision,
+                progress=progress or self.progress,
+            )
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
@@ -321,6 +320,18 @@ class Workbench:
             model = backbone.model
         model.eval()
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
+
+
+@contextmanager
+def _handed_to_head(model: Any) -> Iterator[list[Any]]:
+    """The last hidden states of each pass, which the whole model makes: T5's needs its head."""
+    seen: list[Any] = []
+    base = getattr(model, model.base_model_prefix)
+    hook = base.register_forward_hook(lambda *run: seen.append(run[-1].last_hidden_state))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _split(features: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:

@@ -19,6 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CONTRACTS = "tests/contracts/test_methods.py"
+COUNTS = "tests/contracts/test_counts.py"
+INPUTS = "tests/contracts/test_inputs.py"
+OPTIONS = "tests/contracts/test_training_options.py"
+PADDING = "tests/contracts/test_padding.py"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ FAULTS = (
         "last token found without the mask", "peftkit/backbones/_pooling.py",
         "last = (positions * (mask != 0)).argmax(dim=1)",
         "last = (positions * (mask > -1)).argmax(dim=1)",
+        tests=PADDING, only="gpt2",
     ),
     Fault(
         "mean over the padding too", "peftkit/backbones/_pooling.py",
@@ -152,6 +157,88 @@ FAULTS = (
     Fault(
         "the head counted as the method's", "peftkit/workbench.py",
         "Parameters(method=total - head, head=head)", "Parameters(method=total, head=0)",
+        tests=COUNTS,
+    ),
+    Fault(
+        "left padding left where it is", "peftkit/backbones/_load.py",
+        "    move_padding_behind(model, restore=pooling is None)\n", "",
+        tests=PADDING, only="prompt_tuning-llama",
+    ),
+    Fault(
+        "left padding left where it is in a reloaded model", "peftkit/workbench.py",
+        "            move_padding_behind(model, restore=backbone.pooling is None)\n", "",
+        tests=PADDING, only="full",
+    ),
+    Fault(
+        "answers of moved tokens not moved back", "peftkit/backbones/_padding.py",
+        "OUTPUTS if restore else ()", "()",
+        tests=PADDING, only="bert-token",
+    ),
+    Fault(
+        "the mask not moved with the text", "peftkit/backbones/_padding.py",
+        '_move_mask(given["attention_mask"], order)', 'given["attention_mask"]',
+        tests=PADDING, only="lora-bert",
+    ),
+    Fault(
+        "types of tokens not moved with the text", "peftkit/backbones/_padding.py",
+        '"inputs_embeds", "token_type_ids",', '"inputs_embeds",',
+        tests=PADDING, only="lora-bert",
+    ),
+    Fault(
+        "positions not moved with the text", "peftkit/backbones/_padding.py",
+        '"token_type_ids", "position_ids")', '"token_type_ids")',
+        tests=PADDING, only="lora-bert",
+    ),
+    Fault(
+        "PEFT's class for questions, which drops the types of tokens", "peftkit/backbones/_load.py",
+        '"AutoModelForQuestionAnswering": "SEQ_CLS"',
+        '"AutoModelForQuestionAnswering": "QUESTION_ANS"',
+        tests=INPUTS, only="prompt_tuning-bert",
+    ),
+    Fault(
+        "full reads rounded weights", "peftkit/methods/full.py",
+        "parameter.data = parameter.data.to(dtype)",
+        "parameter.data = parameter.data.bfloat16().to(dtype)",
+        tests=INPUTS, only="lora-bert",
+    ),
+    Fault(
+        "adapters see no mask", "peftkit/methods/_peft.py",
+        "        model = get_peft_model(backbone.model, config)\n",
+        "        model = get_peft_model(backbone.model, config)\n"
+        "        model.base_model.register_forward_pre_hook(\n"
+        "            lambda _, args, given: (args, {**given, 'attention_mask': None}),\n"
+        "            with_kwargs=True)\n",
+        tests=INPUTS, only="lora-bert",
+    ),
+    Fault(
+        "the network of P-tuning under autocast", "peftkit/methods/_peft.py",
+        "        _encode_in_float32(model)\n", "        pass\n",
+        tests=OPTIONS, only="p_tuning",
+    ),
+    Fault(
+        "trained in float32, whatever is asked", "peftkit/train.py",
+        'bf16=resolve_precision(training.precision) == "bfloat16"', "bf16=False",
+        tests=OPTIONS, only="full-bert",
+    ),
+    Fault(
+        "accumulated gradients of a method not averaged", "peftkit/train.py",
+        "trainer.loss_is_scaled_for_ga = False", "trainer.loss_is_scaled_for_ga = True",
+        tests=OPTIONS, only="two_passes and lora-bert",
+    ),
+    Fault(
+        "gradients of a method never clipped", "peftkit/train.py",
+        "max_grad_norm=training.max_grad_norm", "max_grad_norm=0.0",
+        tests=OPTIONS, only="lora-bert",
+    ),
+    Fault(
+        "one adapter a layer where Houlsby has two", "peftkit/bottleneck/config.py",
+        r"layer\.\d+\.(attention\.)?output\.dense", r"layer\.\d+\.output\.dense",
+        tests="tests/test_bottleneck_counts.py", only="",
+    ),
+    Fault(
+        "a bottleneck rounded up", "peftkit/bottleneck/config.py",
+        "max(1, width // self.reduction_factor)", "width // self.reduction_factor + 1",
+        tests="tests/test_bottleneck_counts.py", only="",
     ),
 )  # fmt: skip
 

@@ -22,7 +22,23 @@ def wrap(backbone: LoadedBackbone, config: Any) -> Any:
     place = "base_model." if config.is_prompt_learning else ""
     config.modules_to_save = [f"{place}{name}" for name in backbone.layers.head]
     with quiet():
-        return get_peft_model(backbone.model, config)
+        model = get_peft_model(backbone.model, config)
+    if config.is_prompt_learning:
+        _encode_in_float32(model)
+    return model
+
+
+def _encode_in_float32(model: Any) -> None:
+    """Keep the networks that virtual tokens come out of away from autocast, in place.
+
+    What is saved of them is what they yield, computed without autocast: in bfloat16 the adapter
+    would answer otherwise once it is loaded.
+    """
+    import torch
+
+    for encoder in model.prompt_encoder.values():
+        device = next(encoder.parameters()).device.type
+        encoder.forward = torch.autocast(device, enabled=False)(encoder.forward)
 
 
 def head_only(backbone: LoadedBackbone) -> Any:
