@@ -67,11 +67,6 @@ class LoadedBackbone:
     inputs: Inputs = "text"
 
     @property
-    def sees_padding(self) -> bool:
-        """Whether the padding of a batch has a part in the answers, for want of a mask."""
-        return self.inputs == "audio" and not self.processor.return_attention_mask
-
-    @property
     def peft_task(self) -> str | None:
         """PEFT's name for what the head does: it decides how virtual tokens are handed over."""
         return _PEFT_TASKS.get(self.auto_class)
@@ -122,11 +117,7 @@ def load(
     if reads != "token":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-    if inputs == "text":
-        config.pad_token_id = processor.pad_token_id
-    if inputs == "audio":
-        _settle_audio(config)
-    config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
+    _settle(config, processor, inputs)
     dtype = getattr(torch, backbone.dtype)
     with seeded(seed, "weights"):
         if from_pretrained:
@@ -174,8 +165,13 @@ def _read_config(location: Location) -> Any:
         ) from error
 
 
-def _settle_audio(config: Any) -> None:
-    """Switch off what a configuration may ask for in training that is no part of the backbone."""
+def _settle(config: Any, processor: Any, inputs: Inputs) -> None:
+    """Bring a configuration in line with the processor and with training, in place."""
+    config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
+    if inputs == "text":
+        config.pad_token_id = processor.pad_token_id
+    if inputs != "audio":
+        return
     if getattr(config, "use_weighted_layer_sum", False):
         raise Unsupported(
             f"the head of this {config.model_type} reads a weighted sum over all layers, so there "
