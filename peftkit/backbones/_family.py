@@ -102,12 +102,12 @@ class Layers:
 
 
 @cache
-def families(inputs: Inputs | None = None) -> dict[str, Family]:
-    """Every family found beside this file, by name; those that read `inputs` if that is given."""
+def families() -> dict[str, Family]:
+    """Every family found beside this file, by name."""
     package = importlib.import_module("peftkit.backbones")
     names = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
     found = [importlib.import_module(f"peftkit.backbones.{name}").FAMILY for name in sorted(names)]
-    return {family.name: family for family in found if inputs in (None, family.inputs)}
+    return {family.name: family for family in found}
 
 
 def family_of(model_type: str) -> Family | None:
