@@ -37,6 +37,7 @@ TESTS = {
     "text classification": "tests/contracts/test_methods.py",
     "token classification": "tests/test_token_classification.py",
     "question answering": "tests/test_question_answering.py",
+    "image and audio classification": "tests/contracts/test_senses.py",
 }
 
 
@@ -79,10 +80,11 @@ def cells(tests: ET.Element, file: str) -> tuple[dict[tuple[str, str], str], dic
 def section(task: str, tests: ET.Element) -> list[str]:
     text, reasons = cells(tests, TESTS[task])
     methods = [m for m in parts.find("method") if any(m == key[0] for key in text)]
-    lines = [f"## {task.capitalize()}", "", f"| method | {' | '.join(families())} |"]
-    lines.append("|---|" + "---|" * len(families()))
+    shown = [f for f in families() if any(f == key[1] for key in text)]
+    lines = [f"## {task.capitalize()}", "", f"| method | {' | '.join(shown)} |"]
+    lines.append("|---|" + "---|" * len(shown))
     for method in methods:
-        row = " | ".join(text.get((method, family), "not run") for family in families())
+        row = " | ".join(text.get((method, family), "not run") for family in shown)
         lines.append(f"| {method} | {row} |")
     lines += ["", "Unsupported (-):", ""]
     lines += [f"- {', '.join(pairs)}: {reason}" for reason, pairs in sorted(reasons.items())]
