@@ -28,6 +28,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit report DIR                               the table again; table.md, table.csv and plots
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
+  peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
 
   peftkit COMMAND --help                           the options of a command
 """
@@ -209,13 +210,18 @@ def _evaluate(argv: list[str]) -> int:
 def _predict(argv: list[str]) -> int:
     from peftkit.flags import read_flags
 
-    usage = "peftkit predict DIR --text TEXT [--json] [--allow-other-base]"
-    if _wants_help(argv, usage + "\n\nWithout --text, each line of standard input is a text."):
+    usage = "peftkit predict DIR --text TEXT|--file FILE [--json] [--allow-other-base]"
+    lines = (
+        "Without either, each line of standard input is a text, or the path of an image or sound."
+    )
+    if _wants_help(argv, f"{usage}\n\n{lines}"):
         return 0
     folder, rest = _folder_first(argv, usage)
-    changes, own = read_flags(rest, extras={"text": str, "json": bool, "allow_other_base": bool})
-    _refuse(changes, ("text", "json", "allow-other-base"))
-    texts = [own["text"]] if "text" in own else [line.rstrip("\n") for line in sys.stdin]
+    extras = {"text": str, "file": str, "json": bool, "allow_other_base": bool}
+    changes, own = read_flags(rest, extras=extras)
+    _refuse(changes, [name.replace("_", "-") for name in extras])
+    given = [own[name] for name in ("text", "file") if name in own]
+    texts = given or [line.rstrip("\n") for line in sys.stdin]
     for answer in _load(folder, own).predict(texts):
         if own.get("json"):
             print(json.dumps(answer))

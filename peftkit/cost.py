@@ -176,7 +176,9 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     rows = bench.data.test.select(range(min(SAMPLE, len(bench.data.test))))
     examples = bench.encode(rows)
     batches = []
-    for indices in length_batches([bench.recipe.task.length(e) for e in examples]):
+    task = bench.recipe.task
+    keys = [task.key(example) for example in examples]
+    for indices in length_batches([task.length(example) for example in examples], keys):
         batch = to_device(bench.collate([examples[i] for i in indices]))
         del batch["labels"]
         batches.append(batch)

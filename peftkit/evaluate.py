@@ -43,12 +43,19 @@ def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
     return collate
 
 
-def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first, at most `BATCH_TOKENS` padded each."""
+def length_batches(
+    lengths: Sequence[int], keys: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first, at most `BATCH_TOKENS` padded each.
+
+    Those of different keys do not share a batch.
+    """
     most = BATCH_TOKENS[device()]
+    kinds = keys or [0] * len(lengths)
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > most:
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], kinds[i], i)):
+        full = batch and (len(batch) + 1) * lengths[batch[0]] > most
+        if full or (batch and kinds[batch[0]] != kinds[i]):
             yield batch
             batch = []
         batch.append(i)
@@ -63,6 +70,7 @@ def outputs(
     *,
     read: Read,
     length: Callable[[Example], int] = lambda example: len(example["input_ids"]),
+    key: Callable[[Example], int] = lambda example: 0,
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
@@ -74,6 +82,7 @@ def outputs(
         collate: Makes a batch of some.
         read: Takes one tensor an example out of the model's output, given inputs and labels.
         length: Tokens of an example.
+        key: As `Task.key`.
         precision: As `Training.precision`.
         progress: Told of rows done.
 
@@ -85,7 +94,7 @@ def outputs(
     model.eval()
     done = 0
     with torch.inference_mode(), autocast(precision):
-        for batch in length_batches(lengths):
+        for batch in length_batches(lengths, [key(example) for example in examples]):
             inputs = to_device(collate([examples[i] for i in batch]))
             labels = inputs.pop("labels")
             values = read(model(**inputs), inputs, labels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,10 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from peftkit.backbones import mask_frames, pool_vectors
 from peftkit.errors import Unsupported
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
+    from peftkit.backbones import LoadedBackbone
+    from peftkit.evaluate import Read
+    from peftkit.tasks import Task
     from peftkit.workbench import Workbench
 
 # Strength of the ridge on a fitted probe, relative to features of unit mean square.
@@ -119,6 +124,39 @@ def probe_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int
     return layer.float()
 
 
+@contextmanager
+def read_features(backbone: LoadedBackbone, task: Task) -> Iterator[tuple[nn.Module, Read]]:
+    """What to run for the features that a head reads, and how to take them out of its output.
+
+    Of texts the last hidden states, pooled or not. Of images and sounds what the new head is given,
+    whatever the architecture; where that are frames, `(batch, frames, hidden)`, their mean.
+    """
+    whole = backbone.model
+    caught: list[torch.Tensor] = []
+    if (
+        task.inputs == "text"
+    ):  # the whole model is run: T5's decoder gets its inputs beside the head
+        base = getattr(whole, whole.base_model_prefix)
+        hook = base.register_forward_hook(lambda *run: caught.append(run[-1].last_hidden_state))
+    else:
+        head = whole.get_submodule(backbone.layers.head[0])
+        hook = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+
+    def read(_: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Any:
+        found = caught.pop()
+        if task.inputs == "text":
+            return found[:, 0] if task.reads == "text" else task.pick(found, labels)
+        if found.ndim != 3:
+            return found.flatten(1)
+        mask = mask_frames(whole, inputs.get("attention_mask"), found.shape[1])
+        return pool_vectors(found, mask, "mean")
+
+    try:
+        yield whole, read
+    finally:
+        hook.remove()
+
+
 def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
     """Set the last linear layer of the new head, in place, so that training starts from there.
 
@@ -149,6 +187,7 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
             bench.collate,
             read=read,
             length=task.length,
+            key=task.key,
             precision=bench.recipe.training.precision,
         )
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import shutil
@@ -63,6 +64,9 @@ def run(
         with meter.phase("load"):
             if recipe.method.needs_backbone:
                 bench.backbone  # noqa: B018  # loads on first use
+        if recipe.method.needs_backbone:
+            remarks = recipe.task.remarks(data, bench.backbone)
+            data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
         with meter.phase("train"):
             predictor = recipe.method.fit(bench)
         with meter.phase("evaluate"):

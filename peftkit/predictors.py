@@ -82,6 +82,7 @@ class ModelPredictor:
             bench.collate,
             read=lambda output, inputs, labels: task.pick(bench.logits(output, inputs), labels),
             length=task.length,
+            key=task.key,
             precision=training.precision,
             progress=progress,
         )
@@ -100,7 +101,7 @@ class ModelPredictor:
             self.model.save_pretrained(str(folder), save_embedding_layers=False)
         else:
             self.model.save_pretrained(folder)
-            declare_pooling(folder, self.bench.backbone.pooling)
+            declare_pooling(folder, self.bench.backbone.pooling, self.model.config)
         self.bench.backbone.processor.save_pretrained(folder)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +75,7 @@ class Workbench:
             seed=recipe.seed,
             from_pretrained=recipe.method.from_pretrained,
             reads=recipe.task.reads,
+            max_seconds=getattr(recipe.task, "max_seconds", None),
         )
         loaded.model.to(device())
         return loaded
@@ -87,7 +87,13 @@ class Workbench:
 
     @property
     def max_length(self) -> int:
-        """Tokens of a text: what the task asks for, or what positions leave beside a prompt."""
+        """Tokens of a text: what the task asks for, or what positions leave beside a prompt.
+
+        0 where rows are no texts.
+        """
+        asked: int | None = getattr(self.recipe.task, "max_length", None)
+        if asked is None:
+            return 0
         model = self.backbone.model
         room = getattr(model.config, "max_position_embeddings", None) or 10**6
         for name, module in model.named_modules():
@@ -102,7 +108,7 @@ class Workbench:
                 allowed=f"at most {room + self.virtual_tokens - 8}",
                 next_step="lower --method.num-tokens",
             )
-        return min(self.recipe.task.max_length, room)
+        return min(asked, room)
 
     def encode(self, rows: Dataset) -> list[Example]:
         """Token ids of rows, encoded once."""
@@ -138,8 +144,11 @@ class Workbench:
                 f"{type(whole).__name__} knows no gradient checkpointing: "
                 "leave --training.gradient-checkpointing out"
             )
+        fixed = [whole.get_parameter(name) for name in backbone.layers.fixed]
         with seeded(self.recipe.seed, "adapter"):
             model = method.attach(backbone)
+        for parameter in fixed:
+            parameter.requires_grad_(False)
         _train_in_float32(model)
         self.virtual_tokens = _virtual_tokens(model)
         return model
@@ -245,9 +254,10 @@ class Workbench:
     def features(self, rows: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
         """Last hidden states of the frozen backbone where the task reads them, computed once.
 
-        One array a row: `(hidden,)` of a text, `(words, hidden)` of a text read word by word.
+        One array a row: `(hidden,)` of a text, `(words, hidden)` of a text read word by word; of an
+        image or a sound what its head reads.
 
-        Kept in `features_folder`, if there is one, under a name that covers weights, token ids,
+        Kept in `features_folder`, if there is one, under a name that covers weights, inputs,
         pooling, precision and threads.
         """
         from peftkit.evaluate import IGNORED, outputs
@@ -257,6 +267,8 @@ class Workbench:
         task = self.recipe.task
         read = backbone.pooling or task.reads
         mark = f"{backbone.location.fingerprint}|{read}|{self.recipe.backbone.dtype}"
+        if task.inputs != "text":  # examples are files, and these decide what is read of them
+            mark += backbone.processor.to_json_string() + backbone.model.config.to_json_string()
         digest = hashlib.sha256(f"{mark}|{training.precision}|{training.threads}".encode())
         for example in examples:
             for name in sorted(example):
@@ -271,15 +283,16 @@ class Workbench:
                 self.features_seconds += float(file["seconds"])
                 return _split(file["features"], file["counts"])
         start = time.perf_counter()
-        with _handed_to_head(backbone.model) as seen:
+        from peftkit.heads import read_features
+
+        with read_features(backbone, task) as (model, take):
             found = outputs(
-                backbone.model,
+                model,
                 examples,
                 self.collate,
-                read=lambda output, _, labels: (
-                    seen.pop()[:, 0] if task.reads == "text" else task.pick(seen.pop(), labels)
-                ),
+                read=take,
                 length=task.length,
+                key=task.key,
                 precision=training.precision,
                 progress=progress or self.progress,
             )
@@ -320,18 +333,6 @@ class Workbench:
             model = backbone.model
         model.eval()
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
-
-
-@contextmanager
-def _handed_to_head(model: Any) -> Iterator[list[Any]]:
-    """The last hidden states of each pass, which the whole model makes: T5's needs its head."""
-    seen: list[Any] = []
-    base = getattr(model, model.base_model_prefix)
-    hook = base.register_forward_hook(lambda *run: seen.append(run[-1].last_hidden_state))
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def _split(features: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:

@@ -22,6 +22,12 @@ from peftkit.seeds import seeded
 METHODS = parts.find("method")
 MATRIX = pytest.mark.matrix
 FAMILIES = tuple(name for name, family in families().items() if family.inputs == "text")
+# Families that read images or sounds, and the task that they are tested on.
+SENSES = {
+    name: f"{family.inputs}_classification"
+    for name, family in families().items()
+    if family.inputs != "text"
+}
 ENCODER_DECODERS = ("bart", "marian", "t5")
 TASKS = ("text_classification", "token_classification", "question_answering")
 # A method without `attach` trains no model: it works on features, or on words.

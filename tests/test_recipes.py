@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import peftkit
 from peftkit import parts
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
@@ -21,13 +22,24 @@ def test_there_is_a_recipe_for_every_method() -> None:
     assert len(RECIPES) >= 10
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, request: pytest.FixtureRequest, path: Path) -> Path:
+    """A folder to run a recipe from, with the shared files beside it if the recipe names any."""
+    if "../shared/" in path.read_text(encoding="utf-8"):
+        (tmp_path / "shared").symlink_to(request.getfixturevalue("shared").resolve())
+    (tmp_path / "checkout").mkdir()
+    return tmp_path / "checkout"
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_runs_in_miniature(path: Path) -> None:
+def test_recipe_runs_in_miniature(path: Path, checkout: Path) -> None:
+    root = str(Path(peftkit.__file__ or "").parents[1])
     done = subprocess.run(
         [sys.executable, str(path), "--smoke"],
         capture_output=True,
         text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        cwd=checkout,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
     )
 
     assert done.returncode == 0, done.stderr[-2000:]

@@ -6,7 +6,7 @@ Each public file here is one family of architectures.
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
 from peftkit.backbones._load import LoadedBackbone, declare_pooling, load
 from peftkit.backbones._locate import Location, locate, model_type
-from peftkit.backbones._pooling import pool_vectors
+from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "load_tokenizer",
     "locate",
+    "mask_frames",
     "model_type",
     "pool_vectors",
 ]

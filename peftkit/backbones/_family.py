@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,7 @@ ROLES: tuple[Role, ...] = (
     "query", "key", "value", "attention_output", "mlp_input", "mlp_output",
 )  # fmt: skip
 Pooling = Literal["first", "last", "mean"]
+Inputs = Literal["text", "image", "audio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +42,27 @@ class Family:
         roles: Role -> module names relative to a block.
         blocks: Pattern of the names of blocks; none: the longest list of modules of one class.
         inputs: What it reads.
-        pooling: The position of the last hidden states that the classification head of
-            transformers reads: "first" token or "last" token that is not padding.
+        pooling: What of the last hidden states the classification head of transformers reads:
+            the "first" token, the "last" one that is not padding, or the "mean".
+        fixed: Ends of the names of parameters that are part of the architecture, such as
+            sinusoids: no method trains them.
+        shorten: Of a backbone that reads sounds of one length only: makes a model read another,
+            given the model, its processor and seconds.
         twin: Arguments of the family's config class that make a tiny twin, for tests and
             `--smoke`; "model_type" names the class.
+        twin_processor: Arguments of the twin's processor of images or sounds; "class" names it.
     """
 
     name: str
     model_types: tuple[str, ...]
     roles: dict[Role, tuple[str, ...]]
     blocks: str | None = None
-    inputs: Literal["text", "image", "audio"] = "text"
+    inputs: Inputs = "text"
     pooling: Pooling
+    fixed: tuple[str, ...] = ()
+    shorten: Callable[[Any, Any, float], None] | None = None
     twin: dict[str, Any] = field(default_factory=dict)
+    twin_processor: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,7 @@ class Layers:
         norms: Normalisation layers with a weight, in order, the head's left out.
         final_norms: Those of them that follow the last block.
         hidden_size: Width of the hidden states.
+        fixed: Names of the parameters that no method trains.
     """
 
     family: str
@@ -77,6 +87,7 @@ class Layers:
     norms: tuple[str, ...]
     final_norms: tuple[str, ...]
     hidden_size: int
+    fixed: tuple[str, ...] = ()
 
     @property
     def encoder_decoder(self) -> bool:
@@ -133,6 +144,11 @@ def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
         norms=norms,
         final_norms=final,
         hidden_size=config.hidden_size,
+        fixed=tuple(
+            name
+            for name, _ in model.named_parameters()
+            if f".{name}".endswith(tuple(f".{end}" for end in (family.fixed if family else ())))
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftkit.backbones._family import Layers, Pooling, find_layers
+from peftkit.backbones._family import Inputs, Layers, Pooling, family_of, find_layers
 from peftkit.backbones._locate import Location
 from peftkit.backbones._padding import move_padding_behind
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
@@ -29,6 +29,12 @@ _PEFT_TASKS = {
     "AutoModelForCausalLM": "CAUSAL_LM",
     "AutoModelForMaskedLM": "FEATURE_EXTRACTION",  # virtual tokens before the text, and no more
 }
+# Classes whose heads read one vector of a whole row, and where it comes from is known.
+_POOLED = {
+    "AutoModelForSequenceClassification",
+    "AutoModelForImageClassification",
+    "AutoModelForAudioClassification",
+}
 POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
 
@@ -44,10 +50,11 @@ class LoadedBackbone:
             processor, or a feature extractor of sounds.
         auto_class: The transformers class that `model` was made by.
         layers: Where the layers of `model` are.
-        pooling: How the head reads a sequence: "first" or "last" token (what transformers does)
-            or the "mean" over all tokens. None: it reads every token, or is no head on text.
+        pooling: How the head reads a sequence: "first" or "last" token, or the "mean" over all
+            tokens. None: it reads every token, or nobody knows.
         total_parameters: Parameters of the backbone, head excluded.
         head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
+        inputs: What it reads.
     """
 
     location: Location
@@ -58,6 +65,7 @@ class LoadedBackbone:
     pooling: Pooling | None
     total_parameters: int
     head_is_new: bool = True
+    inputs: Inputs = "text"
 
     @property
     def peft_task(self) -> str | None:
@@ -73,8 +81,9 @@ def load(
     labels: list[str],
     seed: int,
     from_pretrained: bool = True,
-    inputs: Literal["text", "image", "audio"] = "text",
+    inputs: Inputs = "text",
     reads: Literal["text", "word", "span", "token"] = "text",
+    max_seconds: float | None = None,
 ) -> LoadedBackbone:
     """Load a backbone and give it a new head.
 
@@ -92,6 +101,7 @@ def load(
         from_pretrained: False: same architecture, random weights.
         inputs: As `Task.inputs`.
         reads: As `Task.reads`.
+        max_seconds: The longest sound, for backbones whose sounds are all of one length.
 
     Raises:
         BackboneNotFound: The files are no model of a known architecture.
@@ -108,15 +118,16 @@ def load(
     if reads != "token":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-    if inputs == "text":
-        config.pad_token_id = processor.pad_token_id
-    config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
+    _settle(config, processor, inputs)
     dtype = getattr(torch, backbone.dtype)
     with seeded(seed, "weights"):
         if from_pretrained:
             model, new = _read_weights(auto, location, config, dtype)
         else:
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
+    family = family_of(config.model_type)
+    if family and family.shorten and max_seconds is not None:
+        family.shorten(model, processor, max_seconds)
     head = _head_modules(model, new, keeps_own=reads == "token")
     if dtype != torch.float32:
         _keep_in_float32(model, head)
@@ -124,8 +135,8 @@ def load(
     if head_is_new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
-    sequence = auto_class == "AutoModelForSequenceClassification"
-    pooling = _pooling(backbone, location, config) if sequence else None
+    pooled = auto_class in _POOLED
+    pooling = _pooling(backbone, location, config) if pooled else None
     pool_hidden_states(model, pooling)
     move_padding_behind(model, restore=pooling is None)
     in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
@@ -138,6 +149,7 @@ def load(
         pooling=pooling,
         total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
         head_is_new=head_is_new,
+        inputs=inputs,
     )
 
 
@@ -152,6 +164,24 @@ def _read_config(location: Location) -> Any:
             received=str(error).splitlines()[0],
             next_step="check that the architecture exists in the installed transformers",
         ) from error
+
+
+def _settle(config: Any, processor: Any, inputs: Inputs) -> None:
+    """Bring a configuration in line with the processor and with training, in place."""
+    config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
+    if inputs == "text":
+        config.pad_token_id = processor.pad_token_id
+    if inputs != "audio":
+        return
+    if getattr(config, "use_weighted_layer_sum", False):
+        raise Unsupported(
+            f"the head of this {config.model_type} reads a weighted sum over all layers, so there "
+            "is no one layer that every method could read. Next: choose a checkpoint with "
+            "use_weighted_layer_sum false."
+        )
+    # SpecAugment hides two spans of ten frames (0.4 s) or more in each sound: nearly all of a short
+    # one, and it fails on those under 0.2 s.
+    config.apply_spec_augment = False
 
 
 def _choose_class(auto_classes: tuple[str, ...], config: Any) -> str:
@@ -248,9 +278,14 @@ def _keep_in_float32(model: Any, head: tuple[str, ...]) -> None:
         model.get_submodule(name).float().register_forward_pre_hook(cast)
 
 
-def _pooling(backbone: Backbone, location: Location, config: Any) -> Pooling:
+def _pooling(backbone: Backbone, location: Location, config: Any) -> Pooling | None:
     """What the head reads: what the backbone's own files declare, else what transformers does."""
     stock = stock_pooling(config)
+    if stock is None and backbone.pooling not in ("auto", "model"):
+        raise Unsupported(
+            f"nobody knows here what the head of {config.model_type} reads, so it cannot be made "
+            f"to read the {backbone.pooling}. Next: leave --backbone.pooling out."
+        )
     if backbone.pooling == "auto":
         return "mean" if _declares_mean(location.folder) else stock
     return stock if backbone.pooling == "model" else backbone.pooling
@@ -264,8 +299,8 @@ def _declares_mean(folder: Path) -> bool:
     return bool(json.loads(declared.read_text("utf-8")).get("pooling_mode_mean_tokens"))
 
 
-def declare_pooling(folder: Path, pooling: Pooling | None) -> None:
+def declare_pooling(folder: Path, pooling: Pooling | None, config: Any) -> None:
     """Say beside saved weights that they were trained with mean pooling, as `load` reads it."""
-    if pooling == "mean":
+    if pooling == "mean" and stock_pooling(config) != "mean":
         (folder / POOLING_FILE).parent.mkdir(parents=True, exist_ok=True)
         (folder / POOLING_FILE).write_text(json.dumps({"pooling_mode_mean_tokens": True}), "utf-8")

@@ -24,7 +24,8 @@ def move_padding_behind(model: Any, *, restore: bool) -> None:
     """Make `model` read the text first and the padding last, in place.
 
     Batches padded on the right, or not at all, pass as they are, and so does all that is traced.
-    Models that generate are left alone: their cache of keys and values would be in another order.
+    Models that generate are left alone, whose cache of keys and values would be in another order;
+    and so are those that read no text.
 
     Args:
         model: A transformers model with its head.
@@ -32,7 +33,7 @@ def move_padding_behind(model: Any, *, restore: bool) -> None:
             the caller has its tokens. Else hidden states stay moved: a head that reads the first
             position finds the first token there. Attention maps, where asked for, stay moved.
     """
-    if model.can_generate():
+    if model.can_generate() or model.main_input_name != "input_ids":
         return
     # PEFT hands a prefix to the backbone without its head. Heads of encoder-decoders make the
     # decoder's token ids of the text's, before their backbone is called.

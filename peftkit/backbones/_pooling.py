@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def stock_pooling(config: Any) -> Pooling:
+def stock_pooling(config: Any) -> Pooling | None:
     """Return what the classification head of transformers reads, for any configuration.
 
     Of families that are not known here, those that only predict the next token are decoders, whose
-    heads read the last one.
+    heads read the last one; of those that read images or sounds nothing is known.
     """
     from transformers.models.auto import modeling_auto as auto
 
@@ -33,6 +33,12 @@ def stock_pooling(config: Any) -> Pooling:
     family = family_of(config.model_type)
     if family is not None:
         return family.pooling
+    images_or_sounds = (
+        auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if any(config.model_type in names for names in images_or_sounds):
+        return None
     causal = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last" if causal and not masked else "first"
@@ -41,13 +47,16 @@ def stock_pooling(config: Any) -> Pooling:
 def pool_hidden_states(model: Any, pooling: Pooling | None) -> None:
     """Make the head of `model` read `pooling` of the last hidden states, in place.
 
-    None, or where an encoder's head reads the first token anyway: that changes nothing. Else each
-    position of the last hidden states, `(batch, seq, hidden)`, is replaced by the pooled vector, so
-    that it does not matter which position a head picks; a pooler's output is replaced too.
+    None, or where the head reads just that anyway: that changes nothing. Else each position of the
+    last hidden states, `(batch, seq, hidden)`, is replaced by the pooled vector, so that it does
+    not matter which position a head picks; a pooler's output is replaced too.
     """
-    if pooling is None or pooling == stock_pooling(model.config) == "first":
+    stock, family = stock_pooling(model.config), family_of(model.config.model_type)
+    # Heads on text find the last token, and mean over tokens, by what they know of token ids.
+    finds_it = stock == "first" or (family is not None and family.inputs != "text")
+    if pooling is None or (pooling == stock and finds_it):
         return
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    backbone: nn.Module = getattr(model, model.base_model_prefix, None) or model.encoder
     signature = inspect.signature(type(backbone).forward)
 
     def pool(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -55,13 +64,22 @@ def pool_hidden_states(model: Any, pooling: Pooling | None) -> None:
         if mask is None:
             mask = kwargs.get("attention_mask")
         hidden = output.last_hidden_state
-        pooled = pool_vectors(hidden, mask, pooling)
+        pooled = pool_vectors(hidden, mask_frames(module, mask, hidden.shape[1]), pooling)
         output.last_hidden_state = pooled[:, None, :].expand(-1, hidden.shape[1], -1)
         if getattr(output, "pooler_output", None) is not None:
             output.pooler_output = pooled
         return output
 
     backbone.register_forward_hook(pool, with_kwargs=True)
+
+
+def mask_frames(model: Any, mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """Return the mask of `length` hidden states, which for sounds are fewer than samples."""
+    find = getattr(model, "_get_feature_vector_attention_mask", None)
+    if mask is None or find is None:
+        return mask
+    found: torch.Tensor = find(length, mask)
+    return found
 
 
 def pool_vectors(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from peftkit.backbones._family import Inputs
 from peftkit.backbones._locate import Location
 from peftkit.errors import BackboneNotFound, InvalidInput
+from peftkit.extras import require_reader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_processor(
-    location: Location, *, inputs: Literal["text", "image", "audio"], words: bool = False
-) -> Any:
+def load_processor(location: Location, *, inputs: Inputs, words: bool = False) -> Any:
     """Load a tokenizer, an image processor or a feature extractor of sounds.
 
     Args:
@@ -24,7 +24,8 @@ def load_processor(
 
     Raises:
         BackboneNotFound: The folder has none that transformers can read.
-        InvalidInput: The tokenizer cannot pad.
+        InvalidInput: The tokenizer cannot pad, or the package that reads images or sounds is
+            missing.
     """
     import transformers
 
@@ -32,9 +33,12 @@ def load_processor(
         # GPT-2's and RoBERTa's read a word as inside a text only if a space stands before it.
         options = {"add_prefix_space": True} if words else {}
         return load_tokenizer(location.folder, location.name, **options)
-    auto = transformers.AutoImageProcessor if inputs == "image" else None
+    require_reader(inputs)
     try:
-        return (auto or transformers.AutoFeatureExtractor).from_pretrained(location.folder)
+        if inputs == "audio":
+            return transformers.AutoFeatureExtractor.from_pretrained(location.folder)
+        # Always Pillow: torchvision's resizing gives other pixels where it happens to be installed.
+        return transformers.AutoImageProcessor.from_pretrained(location.folder, backend="pil")
     except (ValueError, OSError, KeyError) as error:
         raise BackboneNotFound(
             f"{location.name!r} has no processor of {inputs}s that transformers can read",

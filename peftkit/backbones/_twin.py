@@ -1,7 +1,7 @@
 """Tiny random twins: every family in miniature, for tests and `--smoke`, offline.
 
-A twin has two blocks, 32 channels, random weights from a fixed seed, and a toy word tokenizer.
-It is a folder like any other backbone's.
+A twin has two blocks (Swin's three), 32 channels, random weights from a fixed seed, and a toy word
+tokenizer, or a processor of small images or short sounds. It is a folder like any other backbone's.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from peftkit.backbones._family import Family, families
 from peftkit.cache import cache_folder
 from peftkit.errors import UnknownName
+from peftkit.extras import require_reader
 
 VERSION = 3  # raised whenever a twin changes
 WORDS = (
@@ -52,26 +54,39 @@ def _make(family: Family, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    tokenizer = _toy_tokenizer()
-    tokens = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-    }
-    config = AutoConfig.for_model(**{**family.twin, **tokens, "vocab_size": len(tokenizer)})
+    options = dict(family.twin)
+    if family.inputs == "text":
+        processor = _toy_tokenizer()
+        options |= {
+            "pad_token_id": processor.pad_token_id,
+            "bos_token_id": processor.cls_token_id,
+            "eos_token_id": processor.sep_token_id,
+            "vocab_size": len(processor),
+        }
+    else:
+        require_reader(family.inputs)
+        processor = _toy_processor(**family.twin_processor)
+    config = AutoConfig.for_model(**options)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         writes = family.pooling == "last" and not config.is_encoder_decoder
         model = (AutoModelForCausalLM if writes else AutoModel).from_config(config)
         for name, parameter in model.named_parameters():
-            if "embed_positions" in name:
-                continue  # Marian's are fixed
+            if name.endswith(family.fixed):
+                continue
             if parameter.ndim > 1:
                 parameter.data *= 5  # else two blocks of std 0.02 barely change their input
             elif name.endswith("bias"):
                 parameter.data.normal_(std=0.1)  # fresh biases are zero, which would hide faults
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _toy_processor(**options: Any) -> Any:
+    """An image processor or a feature extractor of sounds."""
+    import transformers
+
+    return getattr(transformers, options.pop("class"))(**options)
 
 
 def _toy_tokenizer():  # type: ignore[no-untyped-def]

@@ -9,5 +9,6 @@ FAMILY = Family(
     roles=BART.roles,
     blocks=BART.blocks,
     pooling=BART.pooling,
+    fixed=("embed_positions.weight",),
     twin={**BART.twin, "model_type": "marian", "scale_embedding": True},
 )

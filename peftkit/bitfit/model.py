@@ -49,6 +49,10 @@ def _backbone(model: nn.Module) -> str:
 
 
 def _has_bias(module: nn.Module) -> bool:
-    """Say whether `module` adds a bias to its output: a leaf with one number per feature."""
+    """Say whether `module` adds a bias to its output: a leaf with one number per feature.
+
+    A leaf may hold what its weight is computed from, such as the weight norm of a convolution.
+    """
     bias = getattr(module, "bias", None)
-    return torch.is_tensor(bias) and bias.dim() == 1 and next(module.children(), None) is None
+    leaf = {name for name, _ in module.named_children()} <= {"parametrizations"}
+    return torch.is_tensor(bias) and bias.dim() == 1 and leaf

@@ -11,8 +11,16 @@ from pathlib import Path
 
 from peftkit.data._files import READERS
 from peftkit.data.answers import known_labels, read_rows
-from peftkit.data.columns import Columns, find_text_columns
+from peftkit.data.columns import Columns, find_label_column, find_text_columns
 from peftkit.data.labels import check_texts, label_names, labelled
+from peftkit.data.media import (
+    bare_media,
+    check_media,
+    content_of,
+    find_media_column,
+    known_media,
+    labelled_media,
+)
 from peftkit.data.pairs import PairColumns, known_pairs, paired
 from peftkit.data.sampling import flip_labels, subset
 from peftkit.data.splits import LabelColumn, Splits, complete
@@ -23,14 +31,21 @@ __all__ = [
     "Columns",
     "PairColumns",
     "Splits",
+    "bare_media",
+    "check_media",
     "check_texts",
+    "content_of",
+    "find_label_column",
+    "find_media_column",
     "find_text_columns",
     "flip_labels",
     "known_labels",
+    "known_media",
     "known_pairs",
     "known_tags",
     "label_names",
     "labelled",
+    "labelled_media",
     "load_splits",
     "paired",
     "read_rows",
@@ -58,8 +73,9 @@ def load_splits(
 
     Args:
         data: "pydocs/<name>" for a bundled corpus; a file (CSV, TSV, JSON Lines, JSON, Parquet); a
-            folder with a file per split or written by `save_to_disk`; else a name on the hub. What
-            exists on this machine is preferred to the hub.
+            folder with a file per split, or with images or sounds in a folder a class, or written
+            by `save_to_disk`; else a name on the hub. What exists on this machine is preferred to
+            the hub.
         configuration: Which part of a dataset of the hub.
         revision: Commit, branch or tag of a dataset of the hub.
         label_column: Column to stratify by when a split is carved, or a function that finds it in

@@ -150,6 +150,26 @@ def _named(columns: Sequence[str], names: Sequence[str]) -> list[str]:
     return [column for column in columns if column.lower() in names]
 
 
+def find_label_column(dataset: Dataset, named: str | None, *, taken: Sequence[str]) -> str:
+    """Find the column of the class, by name and type.
+
+    Args:
+        dataset: Training rows.
+        named: Its name; found if left out.
+        taken: Columns that play another part.
+
+    Raises:
+        InvalidInput: The named column is missing or taken, none fits, or several do.
+    """
+    if named is None:
+        return _find_label(dataset, taken)
+    if named not in dataset.column_names:
+        raise UnknownName("column", named, dataset.column_names)
+    if named in taken:
+        raise InvalidInput("one column cannot play two parts", received=named)
+    return named
+
+
 def _find_label(dataset: Dataset, taken: Sequence[str]) -> str:
     spelled_out = {name + end for name in dataset.column_names for end in _NAME_ENDINGS}
     columns = [n for n in dataset.column_names if n not in taken and n not in spelled_out]

@@ -1,5 +1,7 @@
 """Data from this machine: one file, a folder with a file per split, or a saved dataset.
 
+Or images or sounds in a folder a class.
+
 Everything is read into memory (a saved dataset stays mapped from its folder) and nothing is
 written, no cache beside the data either.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.data._files import READERS, read_file
+from peftkit.data.folders import read_class_folders
 from peftkit.data.splits import SPLIT_NAMES, detach, require_same_columns, split_of
 from peftkit.errors import InvalidInput
 
@@ -101,11 +104,13 @@ def _read_folder(folder: Path) -> dict[str, Dataset]:
 
     files = {name: _in_order(folder, name, paths) for name, paths in _split_files(folder).items()}
     if not files:
+        if classes := read_class_folders(folder):
+            return classes
         raise InvalidInput(
             f"the folder {folder} has no file of a split",
             received=_listing(folder),
             allowed=f"train.*, validation.* (or valid, val, dev), test.*; {', '.join(READERS)}; "
-            "or a folder written by save_to_disk",
+            "a folder written by save_to_disk; or images or sounds in a folder a class",
             next_step="rename the files, or give one file: splits are then carved from it",
         )
     tables = {path.name: read_file(path) for paths in files.values() for path in paths}

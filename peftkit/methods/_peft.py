@@ -135,7 +135,16 @@ def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
 
 
 def require_embeddings_as_input(backbone: LoadedBackbone) -> None:
-    """Raise `Unsupported` where a decoder's inputs are made of token ids: a prompt has none."""
+    """Raise `Unsupported` where no embedded tokens come in, or token ids beside them.
+
+    Images and sounds have none; and a prompt has no ids, of which some decoders' inputs are made.
+    """
+    if backbone.inputs != "text":
+        raise Unsupported(
+            "PEFT puts virtual tokens and prefixes beside the embedded tokens of a text, and "
+            f"{type(backbone.model).__name__} reads {backbone.inputs} data. Next: choose lora or "
+            "bottleneck."
+        )
     if backbone.layers.encoder_decoder and backbone.peft_task != "SEQ_2_SEQ_LM":
         raise Unsupported(
             f"{type(backbone.model).__name__} gives its decoder the token ids of the text, and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -34,14 +33,4 @@ class Full(Method):
         dtype = getattr(torch, self.master_weights)
         for parameter in backbone.model.parameters():  # `model.to` would round buffers for good,
             parameter.data = parameter.data.to(dtype)  # such as Llama's rotary frequencies
-        return train_everything(backbone.model)
-
-
-def train_everything(model: Any) -> Any:
-    """Every parameter requires gradients, but fixed ones (Marian's positions are never saved)."""
-    model.requires_grad_(True)
-    fixed = type(model)._keys_to_ignore_on_save or ()
-    for name, parameter in model.named_parameters():
-        if any(re.search(pattern, name) for pattern in fixed):
-            parameter.requires_grad_(False)
-    return model
+        return backbone.model.requires_grad_(True)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.methods._method import Method, Rung
-from peftkit.methods.full import train_everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +23,4 @@ class Scratch(Method):
     def attach(self, backbone: LoadedBackbone) -> Any:
         import torch
 
-        return train_everything(backbone.model.to(torch.float32))
+        return backbone.model.to(torch.float32).requires_grad_(True)

@@ -39,6 +39,8 @@ class TfIdf(Method):
         from sklearn.linear_model import LogisticRegression
 
         task, rows = bench.recipe.task, bench.data.train
+        if task.inputs != "text":
+            raise Unsupported(f"tfidf counts the words of a text, and {task.inputs} data has none")
         if task.reads != "text":
             raise Unsupported("tfidf counts the words of a text; this task asks about parts of it")
         vectorizer = TfidfVectorizer(**VECTORIZER)

@@ -85,8 +85,6 @@ class Task:
     """Training examples; none: all."""
     label_noise: float = 0.0
     """Share of training labels replaced by another class."""
-    max_length: int = 128
-    """Tokens of one text (or pair); longer ones are cut."""
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
         """Read, check and subset the data.
@@ -102,7 +100,8 @@ class Task:
         Args:
             rows: As `load` made them.
             backbone: Its processor above all.
-            max_length: Tokens that there is room for.
+            max_length: Tokens that there is room for, at most the task's own `max_length`; 0 where
+                the task has none.
         """
         raise NotImplementedError
 
@@ -115,6 +114,14 @@ class Task:
     def length(self, example: Example) -> int:
         """Tokens of an encoded example: batches are made of examples of like length."""
         return len(example["input_ids"])
+
+    def key(self, example: Example) -> int:
+        """Examples of different keys never share a batch in evaluation."""
+        return 0
+
+    def remarks(self, data: TaskData, backbone: LoadedBackbone) -> list[str]:
+        """What a reader of results must know of how rows are posed to this very backbone."""
+        return []
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         """Rows of another file, their labels numbered as in `labels`.

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from cells import BATCH, STEPS, TASKS, Start, batch_of, logits_of
+from cells import BATCH, SENSES, STEPS, TASKS, Start, batch_of, logits_of
+from senses import toy_image, toy_sound, write_rows
 
 
 @dataclasses.dataclass
@@ -25,7 +26,7 @@ class Fitted:
     folder: Path
     before: dict[str, torch.Tensor]
     logits: np.ndarray
-    embedded: list[list[list[int]]]  # token ids that reached the embedding while training
+    embedded: list[list[Any]]  # token ids (or pixels, or sound) that came in while training
     labels: list[list[int]]  # labels that reached the loss
 
     def trained(self) -> dict[str, torch.Tensor]:
@@ -37,15 +38,34 @@ class Fitted:
 
 
 @pytest.fixture(scope="session")
+def seen_and_heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Options of the tasks on toy images and toy sounds."""
+    images = write_rows(tmp_path_factory.mktemp("images"), "image", toy_image)
+    sounds = write_rows(tmp_path_factory.mktemp("sounds"), "audio", toy_sound)
+    return {
+        "image_classification": {"data": str(images)},
+        "audio_classification": {"data": str(sounds), "max_seconds": 0.4},
+    }
+
+
+@pytest.fixture(scope="session")
 def bench_of(
-    make_bench: Callable[..., Any], tagged_folder: Path, asked_folder: Path
+    make_bench: Callable[..., Any],
+    tagged_folder: Path,
+    asked_folder: Path,
+    seen_and_heard: dict[str, dict[str, Any]],
 ) -> Callable[..., Any]:
     """Return a function that puts a method on a family's twin on a workbench, for any task."""
-    folders = dict(zip(TASKS[1:], (tagged_folder, asked_folder), strict=True))
+    folders = zip(TASKS[1:], (tagged_folder, asked_folder), strict=True)
+    known = {task: {"data": str(folder)} for task, folder in folders} | seen_and_heard
 
-    def make(method: Any, family: str, task: str = TASKS[0], **options: Any) -> Any:
-        posed = {"name": task, "data": str(folders[task])} if task in folders else {}
-        return make_bench(method, f"twin:{family}", task=posed, **options)
+    def make(
+        method: Any, family: str, task: str | None = None, dtype: str = "float32", **options: Any
+    ) -> Any:
+        task = task or SENSES.get(family, TASKS[0])
+        posed = {"name": task, **known[task]} if task in known else {}
+        backbone = {"name": f"twin:{family}", "dtype": dtype}
+        return make_bench(method, backbone, task=posed, **options)
 
     return make
 
@@ -54,7 +74,7 @@ def bench_of(
 def fresh(bench_of: Callable[..., Any]) -> Callable[..., Start]:
     """Attach a method to a fresh twin, the surroundings' random state being anything."""
 
-    def attach(method: Any, family: str, task: str = TASKS[0], **options: Any) -> Start:
+    def attach(method: Any, family: str, task: str | None = None, **options: Any) -> Start:
         bench = bench_of(method, family, task, **options)
         model = bench.backbone.model
         bare, logits = dict(model.named_parameters()), logits_of(model, batch_of(bench), bench)
@@ -71,19 +91,20 @@ def start(fresh: Callable[..., Start]) -> Callable[[str, str], Start]:
 
 
 @pytest.fixture(scope="session")
-def fitted(make_bench: Callable[..., Any]) -> Callable[..., Fitted]:
+def fitted(bench_of: Callable[..., Any]) -> Callable[..., Fitted]:
     """Fit a method on a twin at a high learning rate; done once for equal arguments."""
 
     @functools.cache
     def fit(method: str, family: str, seed: int = 0, again: int = 0) -> Fitted:
         options = {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
-        bench = make_bench(method, f"twin:{family}", seed=seed, **options)
-        embedded: list[list[list[int]]] = []
+        bench = bench_of(method, family, seed=seed, **options)
+        embedded: list[list[Any]] = []
         labels: list[list[int]] = []
         before: dict[str, torch.Tensor] = {}
         _record_labels(bench, labels)
         if bench.recipe.method.needs_backbone:
-            _record_ids(bench.backbone.model, embedded)
+            record = _record_inputs if family in SENSES else _record_ids
+            record(bench.backbone.model, embedded)
         _keep_start(bench, before)
         _disturb_random_state()
         predictor = bench.recipe.method.fit(bench)
@@ -110,6 +131,14 @@ def _record_ids(model: Any, seen: list[list[list[int]]]) -> None:
     name = "encoder.embed_tokens"  # of an encoder-decoder, tied to the one that is asked for
     found = [m for n, m in model.named_modules() if n.endswith(name)]
     (found[0] if found else model.get_input_embeddings()).register_forward_pre_hook(hook)
+
+
+def _record_inputs(model: Any, seen: list[list[Any]]) -> None:
+    def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module.training:
+            seen.append(kwargs[model.main_input_name].tolist())
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _record_labels(bench: Any, seen: list[list[int]]) -> None:

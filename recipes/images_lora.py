@@ -1,0 +1,22 @@
+"""Low-rank updates of a vision transformer: which digit does this hand show?
+
+    python recipes/images_lora.py [--smoke] [--out DIR] [--backbone google/vit-base-patch16-224] ...
+
+@EXPECT
+Follows: Hu et al. 2021, arXiv:2106.09685, on ViT (Dosovitskiy et al. 2020). Departure: all linear
+layers of the blocks. Images of 64 x 64 are resized to 224 x 224, as the backbone was trained.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="../shared/backbones/vit-tiny-patch16-224",
+    method="lora",
+    task={"name": "image_classification", "data": "../shared/data/sign_digits"},
+    training={"steps": 250},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
