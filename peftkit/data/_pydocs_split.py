@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peftkit.data._near_duplicates import NearDuplicates
@@ -36,7 +36,7 @@ class Sizes:
     Attributes:
         test: Test rows, in a task of classes per class.
         validation: Validation rows, likewise.
-        rows_per_file: Most rows held out from one file; an item of several rows is not torn apart.
+        rows_per_file: Most rows held out from one file.
         largest_file: A file with more rows than this is not held out.
     """
 
@@ -103,7 +103,7 @@ def num_rows(items: Iterable[Item]) -> int:
 def hold_out(files: Files, index: NearDuplicates, count: int, sizes: Sizes) -> list[Item]:
     """Move files out of `files` until they gave `count` rows or there are no more.
 
-    What is held out goes to `index` too. An item of several rows may exceed a limit by its last.
+    What is held out goes to `index` too. Of an item's rows those beyond a limit are left out.
     """
     chosen: list[Item] = []
     rows = 0
@@ -115,9 +115,10 @@ def hold_out(files: Files, index: NearDuplicates, count: int, sizes: Sizes) -> l
         room = min(sizes.rows_per_file, count - rows)
         taken: list[Item] = []
         for one in files[file]:
-            if num_rows(taken) < room and not index.near(one.words):
+            left = room - num_rows(taken)
+            if left > 0 and not index.near(one.words):
                 index.add(one.words)
-                taken.append(one)
+                taken.append(replace(one, rows=one.rows[:left]))
         if taken:
             del files[file]
             chosen += taken

@@ -35,13 +35,15 @@ LONGEST_SUMMARY = 250
 SHORTEST_SUMMARY = 4  # words
 
 _PARAGRAPH_END = re.compile(r"\n\s*\n|\Z")
+# Not behind an abbreviation, an initial, or the number of a list.
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!vs\.)(?<!cf\.)(?<!al\.)(?<!Eq\.)(?<!Fig\.)"
-    r"\s+(?=[A-Z`\"'(\[*:0-9])"
+    r"(?<!\W[A-Z]\.)(?<!\W\d\.)\s+(?=[A-Z`\"'(\[*:0-9])"
 )
 _NO_SUMMARY = re.compile(
-    r"(?:note|warning|internal)\b|[^A-Za-z`\"'\[]|[\w.]+ ?\(.*\)\s*(?::|->|$)"
-    r"|.*(?:https?://|deprecated|\(for example\)$|[:;,]$|:? - )",
+    r"(?:note|warning|internal)\b|[^A-Za-z`\"'\[]|[\w.]+ ?\(.*\)\s*(?::|-|$)"
+    r"|.*(?:https?://|deprecated|>>>|:? - |\b(?:args|returns|parameters|input):\s)"
+    r"|.*(?:\(for example\)|[:;,]|\s(?:via|of|the|and|by|with|to))$",
     re.IGNORECASE,
 )
 
