@@ -35,7 +35,7 @@ _QUALIFIER = re.compile(
 )
 _BRACKETS = r"\((?:[^()\n]|\([^()\n]*\))*\)|\[[^\[\]\n]*\]|\{[^{}\n]*\}"
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w%])"
-_QUOTED = r"``[^`\n]+``|(?::[\w:]+:)?`[^`<\n]+`|'[^'\n]+'|\"[^\"\n]+\""
+_QUOTED = r"``[^`\n]+``|(?::[\w:]+:)?`[^`\n]+`|'[^'\n]+'|\"[^\"\n]+\""
 _DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?:\(\))?"
 _LITERAL = rf"(?:{_QUOTED}|None|True|False|{_NUMBER}|-?(?:nan|NaN|inf)\b|{_BRACKETS}|{_DOTTED})"
 _ANYTHING = rf"(?:{_QUOTED}|{_NUMBER}|{_BRACKETS}|-?[\w.]*\w(?:\(\))?)"

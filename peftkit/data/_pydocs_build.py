@@ -64,7 +64,7 @@ def build_plain(
     rules: Rules,
     options: Options,
     *,
-    reserved: Callable[[], Collection[str]] = tuple,
+    reserved: Callable[[Progress], Collection[str]] = lambda told: (),
     key: Sequence[Any] = (),
 ) -> Splits:
     """Build a task without classes.
@@ -79,7 +79,7 @@ def build_plain(
 
     def choose(docstrings: list[Docstring], told: Progress) -> Chosen:
         chosen, notes = _pydocs_split.choose(
-            rules.items(docstrings), sizes, task=rules.NAME, reserved=reserved(), progress=told
+            rules.items(docstrings), sizes, task=rules.NAME, reserved=reserved(told), progress=told
         )
         return chosen, [_pydocs_split.described(sizes), rules.RULES, *notes]
 

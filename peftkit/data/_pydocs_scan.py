@@ -157,6 +157,6 @@ def shown(progress: Progress | None) -> Iterator[Progress]:
             def told(done: int, total: int, what: str) -> None:
                 if what not in tasks:
                     tasks[what] = bar.add_task(what, total=total)
-                bar.update(tasks[what], completed=done)
+                bar.update(tasks[what], completed=done, total=total)
 
             yield told

@@ -134,10 +134,10 @@ def text(*, reserved: Collection[str] | None = None, **options: Unpack[Options])
         InvalidInput: A library is not installed, or there are too few docstrings.
     """
 
-    def held_out() -> Collection[str]:
+    def held_out(told: Progress) -> Collection[str]:
         if reserved is not None:
             return reserved
-        asked: Options = {**options, "sizes": None}
+        asked: Options = {**options, "sizes": None, "progress": told}
         tasks = [task(**asked) for name, task in TASKS.items() if name != _pydocs_text.NAME]
         parts = [part for splits in tasks for part in (splits.validation, splits.test)]
         return {file for part in parts for file in part["file"]}
