@@ -113,7 +113,9 @@ def _read_type(text: str, start: int, end: int) -> tuple[Span | None, list[Span]
 
 def _stated(text: str, start: int, names: Collection[str]) -> list[Span]:
     """Return where the description, from `start` on, states the default."""
-    found = []
+    found: list[Span] = []
+    if "efault" not in text:  # true of most, and said five times as fast
+        return found
     for match in _STATED.finditer(text, start):
         ends = [m.end() for m in _SENTENCE_END.finditer(text, start, match.start())]
         before = text[ends[-1] if ends else start : match.start()]

@@ -70,12 +70,9 @@ def pair(docstring: str) -> tuple[str, str]:
 
 def is_usable(text: str, summary: str) -> bool:
     """Whether a pair is worth being asked for."""
+    if len(summary) > LONGEST_SUMMARY or len(summary.split()) < SHORTEST_SUMMARY:
+        return False
+    if NO_PROSE.match(summary) or _NO_SUMMARY.match(summary):
+        return False
     words = words_of(text)
-    return (
-        len(summary) <= LONGEST_SUMMARY
-        and len(summary.split()) >= SHORTEST_SUMMARY
-        and words.count(" ") >= SHORTEST_TEXT - 1
-        and not NO_PROSE.match(summary)
-        and not _NO_SUMMARY.match(summary)
-        and words_of(summary) not in words
-    )
+    return words.count(" ") >= SHORTEST_TEXT - 1 and words_of(summary) not in words

@@ -30,10 +30,8 @@ SHORTEST = 200
 LONGEST = 4000
 
 _NO_CONTENT = re.compile(
-    r"^[ \t]*(?:\.\. (?:version(?:added|changed)|currentmodule|module)::.*|%\(.*\)s)$\n?",
-    re.MULTILINE,
+    r"\s*(?:\.\. (?:version(?:added|changed)|currentmodule|module)::|%\(.*\)s\s*$)"
 )
-_BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
@@ -49,8 +47,8 @@ def items(docstrings: Iterable[Docstring]) -> list[Item]:
 
 def clean(text: str) -> str:
     """Return a docstring without what says nothing."""
-    text = _BLANKS.sub("", _NO_CONTENT.sub("", text))
-    return _EMPTY_LINES.sub("\n\n", text).strip("\n")
+    lines = [line.rstrip() for line in text.split("\n") if not _NO_CONTENT.match(line)]
+    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip("\n")
 
 
 def cut(text: str, longest: int) -> str:
