@@ -631,3 +631,9 @@ def test_tasks_take_the_rows(corpus: str, name: str, tmp_path: Path) -> None:
     else:  # every answer is whole in a window of its question
         found = {e["_row"] for e in examples if tuple(e["labels"]) != (0, 0)}
         assert found == set(range(64))
+
+
+def test_summaries_are_found_by_name() -> None:
+    cls, options = parts.load_task("pydocs/summary")
+
+    assert (parts.name_of(cls), options) == ("summarization", {"data": "pydocs/summary"})
