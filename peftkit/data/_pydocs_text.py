@@ -6,7 +6,7 @@
    within 4,000.
 2. A text found twice is kept once.
 3. No train text comes from a file that any task of the corpus holds out: who trains on this text
-   first has not read the test rows of another task.
+   first has not read the test rows of another task, unless another file holds a copy of them.
 """
 
 from __future__ import annotations
