@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from peftkit.cache import cache_folder
-from peftkit.data import _docstrings, _pydocs_library, pydocs
-from peftkit.data._pydocs_library import NearDuplicates, Sizes
+from peftkit.data import _docstrings, _pydocs_library, _pydocs_scan, pydocs
+from peftkit.data._near_duplicates import NearDuplicates
+from peftkit.data._pydocs_split import Sizes
 from peftkit.data.splits import Splits
 from peftkit.errors import InvalidInput, UnknownName
 
@@ -155,7 +156,7 @@ def test_texts_are_short_single_lines_of_prose(corpus: Splits) -> None:
 
 def test_scan_of_an_installed_library_agrees_with_ast_walk() -> None:
     docstrings = pydocs.scan(["datasets"])
-    package = Path(pydocs._locate("datasets", None).root)
+    package = Path(_pydocs_scan.locate("datasets", None).root)
     by_file = defaultdict(list)
     for docstring in docstrings:
         by_file[docstring.file].append(docstring.text)
@@ -432,7 +433,7 @@ def test_names_of_all_libraries_are_masked_in_all_of_them() -> None:
         for i, library in enumerate(("numpy", "torch"))
     ]
 
-    texts = [row.text for row in _pydocs_library.candidates(docstrings)]
+    texts = [row.rows[0]["text"] for row in _pydocs_library.candidates(docstrings)]
 
     assert texts == [f"{masked} 0", f"{masked} 1"]
 
@@ -527,13 +528,13 @@ def test_another_version_of_a_library_is_scanned_again(
 ) -> None:
     """An installed library is known by its version alone."""
     monkeypatch.syspath_prepend(roots["alpha"].parent)
-    monkeypatch.setattr(pydocs.importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(_pydocs_scan.importlib.metadata, "version", lambda name: "1.0")
     (roots["alpha"] / "__init__.py").write_text("raise RuntimeError('imported')")
     assert len(pydocs.scan(["alpha"])) == 60
     (roots["alpha"] / "m12.py").write_text(module("A docstring that was not here before."))
 
     assert len(pydocs.scan(["alpha"])) == 60
-    monkeypatch.setattr(pydocs.importlib.metadata, "version", lambda name: "1.1")
+    monkeypatch.setattr(_pydocs_scan.importlib.metadata, "version", lambda name: "1.1")
     assert len(pydocs.scan(["alpha"])) == 61
 
 
@@ -601,7 +602,7 @@ def test_bar_is_drawn_on_a_terminal(
 def test_missing_library_names_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pydocs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_pydocs_scan.importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(InvalidInput, match=r"'sklearn' is not installed.*pip install scikit-learn"):
         pydocs.scan(["sklearn"])

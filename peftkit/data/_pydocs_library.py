@@ -7,28 +7,36 @@
    would give the class away just as well.
 3. A text found twice is kept once; a text found in two libraries is dropped. Texts are compared
    lower-case and without punctuation.
-4. Test and validation rows are held out by source file: files in random order, at most ten rows a
-   file. What is left of such a file is dropped, and a file with more than 30 rows stays in train,
-   because holding it out would throw most of it away.
-5. Two texts are near-duplicates if the Jaccard similarity of their sets of three-word shingles is
-   above one half. A held-out row has no near-duplicate among the other held-out rows; a train row
-   with a held-out near-duplicate is dropped. The comparison is exact, by an inverted index.
-6. Each class keeps as many train rows as the smallest one has.
-
-"Random" means ordered by a hash of the file's name and the text: no generator, no seed, and a new
-version of a library moves few rows.
+4. Test and validation rows are held out by the rules of `_pydocs_split`, from each class as many.
+5. Each class keeps as many train rows as the smallest one has.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from peftkit.data._docstrings import Docstring
+from peftkit.data._near_duplicates import NearDuplicates
+from peftkit.data._pydocs_split import (
+    Item,
+    Progress,
+    Sizes,
+    by_file,
+    hold_out,
+    in_order,
+    item,
+    left_for_training,
+)
 from peftkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+VERSION = 1
+SIZES = Sizes(test=100, validation=60)
+SOURCE = "first paragraphs of the docstrings"
 
 MASK = "library"
 _SPELLINGS = {
@@ -39,114 +47,44 @@ _SPELLINGS = {
     "sklearn": "sklearn|scikit[ _-]learn",
     "torch": "torch|pytorch",
 }
-_NO_PROSE = re.compile(
+NO_PROSE = re.compile(
     r"\.\. |>>>|todo\b|(args|arguments|parameters|params|attributes|returns|raises|yields|notes?"
     r"|examples?|see also)\s*(:|-{3})",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How many rows are held out, and from which files.
-
-    Attributes:
-        test: Test rows per class.
-        validation: Validation rows per class.
-        rows_per_file: Most rows held out from one file.
-        largest_file: A file with more rows than this is not held out.
-    """
-
-    test: int = 100
-    validation: int = 60
-    rows_per_file: int = 10
-    largest_file: int = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example.
-
-    Attributes:
-        text: First paragraph of a docstring, library names masked.
-        library: The label.
-        file: Source file that holds the docstring.
-        words: The text's words in lower case, joined by single spaces.
-        order: Hash that rows are ordered by.
-    """
-
-    text: str
-    library: str
-    file: str
-    words: str
-    order: str
-
-
-@dataclass(slots=True)
-class NearDuplicates:
-    """An inverted index over texts, asked whether another text is nearly one of them."""
-
-    _sizes: list[int] = field(default_factory=list)
-    _holders: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, words: str) -> None:
-        """Take in a text, given by its words."""
-        own = shingles(words)
-        for shingle in own:
-            self._holders[shingle].append(len(self._sizes))
-        self._sizes.append(len(own))
-
-    def near(self, words: str) -> bool:
-        """Tell whether the Jaccard similarity to any text taken in is above one half."""
-        own = shingles(words)
-        shared: Counter[int] = Counter()
-        for shingle in own:
-            shared.update(self._holders.get(shingle, ()))
-        # shared / (a + b - shared) > 1 / 2, in whole numbers
-        return any(3 * both > len(own) + self._sizes[i] for i, both in shared.items())
-
-
-def shingles(words: str) -> set[str]:
-    """Return the runs of three words, as a set."""
-    split = words.split(" ")
-    return {" ".join(split[i : i + 3]) for i in range(len(split) - 2)}
 
 
 def first_paragraph(docstring: str) -> str | None:
     """Return the first paragraph on one line, or None where it is not a usable piece of prose."""
     text = " ".join(re.split(r"\n\s*\n", docstring.strip(), maxsplit=1)[0].split())
-    usable = 20 <= len(text) <= 400 and not _NO_PROSE.match(text)
+    usable = 20 <= len(text) <= 400 and not NO_PROSE.match(text)
     return text if usable and "deprecated" not in text.lower() else None
 
 
-def candidates(docstrings: Iterable[Docstring]) -> list[Row]:
+def candidates(docstrings: Iterable[Docstring]) -> list[Item]:
     """Turn docstrings into rows: first paragraphs, masked, each text once, none in two classes."""
     docstrings = list(docstrings)
     libraries = sorted({d.library for d in docstrings})
     names = "|".join(_SPELLINGS.get(library, re.escape(library)) for library in libraries)
     name = re.compile(rf"(?<![^\W_])(?:{names})(?![^\W_])", re.IGNORECASE)
-    first: dict[str, Row] = {}
+    first: dict[str, Item] = {}
     conflicts = set()
     for docstring in docstrings:
         paragraph = first_paragraph(docstring.text)
         if paragraph is None:
             continue
         text = name.sub(MASK, paragraph)
-        words = _WORD.findall(text.lower())
-        if len(words) < 4:
+        row = item(docstring.file, text, {"text": text, "label_text": docstring.library})
+        if row.words.count(" ") < 3:
             continue
-        key = " ".join(words)
-        order = hashlib.sha256(f"{docstring.file}\n{key}".encode()).hexdigest()
-        row = Row(text, docstring.library, docstring.file, key, order)
-        if first.setdefault(key, row).library != row.library:
-            conflicts.add(key)
-    return [row for key, row in first.items() if key not in conflicts]
+        if first.setdefault(row.words, row).library != row.library:
+            conflicts.add(row.words)
+    return [row for words, row in first.items() if words not in conflicts]
 
 
 def choose(
-    rows: Sequence[Row], sizes: Sizes, *, progress: Callable[[int, int, str], None]
-) -> tuple[dict[str, list[Row]], list[str]]:
+    rows: Sequence[Item], sizes: Sizes, *, progress: Progress
+) -> tuple[dict[str, list[Item]], list[str]]:
     """Assign rows to splits.
 
     Args:
@@ -161,70 +99,56 @@ def choose(
         InvalidInput: A library has too few rows.
     """
     libraries = sorted({row.library for row in rows})
-    files: dict[str, dict[str, list[Row]]] = {library: defaultdict(list) for library in libraries}
-    for row in sorted(rows, key=lambda row: row.order):
-        files[row.library][row.file].append(row)
+    files = {lib: by_file(row for row in rows if row.library == lib) for lib in libraries}
     index = NearDuplicates()
-    held_out: dict[str, list[Row]] = {}
-    for split, count in (("test", sizes.test), ("validation", sizes.validation)):
-        chosen = [_hold_out(library, files[library], index, count, sizes) for library in libraries]
-        held_out[split] = sorted((row for rows in chosen for row in rows), key=lambda r: r.order)
-    train, near = _train(files, index, progress)
+    held_out: dict[str, list[Item]] = {"test": [], "validation": []}
+    for held, count in zip(held_out.values(), (sizes.test, sizes.validation), strict=True):
+        for library in libraries:
+            chosen = hold_out(files[library], index, count, sizes)
+            if len(chosen) < count:
+                raise _too_few(
+                    library, f"{len(chosen)} rows can be held out where {count} are needed"
+                )
+            held += chosen
+    before = sum(len(items) for each in files.values() for items in each.values())
+    left = left_for_training(list(files.values()), index, progress)
+    train = dict(zip(libraries, left, strict=True))
     smallest = min(libraries, key=lambda library: len(train[library]))
     cap = len(train[smallest])
     if cap == 0:
         raise _too_few(smallest, "no train row is left beside the held-out ones")
-    capped = sorted((r for lib in libraries for r in train[lib][:cap]), key=lambda r: r.order)
+    capped = [row for library in libraries for row in train[library][:cap]]
     notes = [
         f"train capped at {cap} rows a class, all that {smallest} has (before: "
         + ", ".join(f"{library} {len(train[library])}" for library in libraries)
         + ")",
-        f"{near} train rows dropped as near-duplicates of held-out ones "
+        f"{before - sum(map(len, left))} train rows dropped as near-duplicates of held-out ones "
         "(Jaccard similarity of three-word shingles above 0.5)",
     ]
-    return {"train": capped, **held_out}, notes
+    splits = {"train": capped, **held_out}
+    return {split: in_order(items) for split, items in splits.items()}, notes
 
 
-def _hold_out(
-    library: str, files: dict[str, list[Row]], index: NearDuplicates, count: int, sizes: Sizes
-) -> list[Row]:
-    """Move files out of `files` until they gave `count` rows, which go to the index too."""
-    chosen: list[Row] = []
-    for file in sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest()):
-        if len(chosen) == count:
-            return chosen
-        if len(files[file]) > sizes.largest_file:
-            continue
-        room = min(sizes.rows_per_file, count - len(chosen))
-        taken: list[Row] = []
-        for row in files[file]:
-            if len(taken) < room and not index.near(row.words):
-                index.add(row.words)
-                taken.append(row)
-        if taken:
-            del files[file]
-            chosen += taken
-    if len(chosen) < count:
-        raise _too_few(library, f"{len(chosen)} rows can be held out where {count} are needed")
-    return chosen
+def described(sizes: Sizes) -> list[str]:
+    """Say how the rows were chosen."""
+    return [
+        f"names of the libraries replaced by the word {MASK!r}",
+        f"held out by source file, {sizes.test} test and {sizes.validation} validation rows a "
+        f"class, at most {sizes.rows_per_file} a file; files with more than {sizes.largest_file} "
+        "rows stay in train",
+        "texts found in two libraries dropped; no near-duplicates among held-out rows",
+    ]
 
 
-def _train(
-    files: dict[str, dict[str, list[Row]]],
-    index: NearDuplicates,
-    progress: Callable[[int, int, str], None],
-) -> tuple[dict[str, list[Row]], int]:
-    """Return the rows left for training, by library and in order, and how many were too near."""
-    left = {library: [r for rows in files[library].values() for r in rows] for library in files}
-    total = sum(len(rows) for rows in left.values())
-    train = {}
-    done = 0
-    for library, rows in left.items():
-        kept = [row for row in rows if not index.near(row.words)]
-        train[library] = sorted(kept, key=lambda row: row.order)
-        done += len(rows)
-        progress(done, total, "comparing texts")
-    return train, total - sum(len(rows) for rows in train.values())
+def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
+    """Return the rows with the column "label", a class for each library."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    columns = rows.to_dict()
+    columns["label"] = [labels.index(label) for label in columns["label_text"]]
+    text = Value("string")
+    features = {"text": text, "label": ClassLabel(names=labels), "label_text": text, "file": text}
+    return Dataset.from_dict({name: columns[name] for name in features}, Features(features))
 
 
 def _too_few(library: str, what: str) -> InvalidInput:

@@ -38,6 +38,7 @@ class QuestionAnswering(Task):
 
     metric: ClassVar[str] = "f1"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForQuestionAnswering",)
+    corpora: ClassVar[tuple[str, ...]] = ("pydocs/defaults",)
     reads: ClassVar[Reads] = "span"
 
     size: Annotated[int, Ge(1)] | None = None

@@ -24,6 +24,7 @@ class Summarization(WrittenTask):
     """Write a summary."""
 
     metric: ClassVar[str] = "rougeL"
+    corpora: ClassVar[tuple[str, ...]] = ("pydocs/summary",)
     usual_sources: ClassVar[tuple[str, ...]] = ("source", "text", "document", "article")
     usual_targets: ClassVar[tuple[str, ...]] = ("summary", "targets", "target", "highlights")
 

@@ -38,6 +38,7 @@ class TokenClassification(Task):
 
     metric: ClassVar[str] = "f1"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
+    corpora: ClassVar[tuple[str, ...]] = ("pydocs/parameters",)
     reads: ClassVar[Reads] = "word"
 
     size: Annotated[int, Ge(1)] | None = None
