@@ -128,6 +128,11 @@ def load(
     family = family_of(config.model_type)
     if family and family.shorten and max_seconds is not None:
         family.shorten(model, processor, max_seconds)
+    if reads == "token" and new:
+        raise Unsupported(
+            f"the files of {location.name!r} hold no output layer that predicts tokens (missing: "
+            f"{', '.join(sorted(new)[:3])}). Next: choose a backbone that was saved with its own."
+        )
     head = _head_modules(model, new, keeps_own=reads == "token")
     if dtype != torch.float32:
         _keep_in_float32(model, head)
