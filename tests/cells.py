@@ -88,28 +88,31 @@ UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {
 CLASSIFIERS = tuple(f for f in FAMILIES if ("full", f) not in UNSUPPORTED[TASKS[0]])
 
 
-def by_default(method: str, family: str, task: str = TASKS[0]) -> bool:
+def by_default(method: str, family: str, task: str = TASKS[0], *, share: int = 4) -> bool:
     """Whether a cell is tried without `-m matrix`.
 
-    A third of the cells, all of BERT, and for text classification all of LoRA and scratch.
+    One of `share` cells, in a pattern that has every method and every family; for text
+    classification also all of BERT, of LoRA and of scratch.
     """
     number = METHODS.index(method) + FAMILIES.index(family) + TASKS.index(task)
-    always = family == "bert" or (task == TASKS[0] and method in ("lora", "scratch"))
-    return always or number % 3 == 0
+    always = share == 4 and (family == "bert" or method in ("lora", "scratch"))
+    return always or number % share == 0
 
 
-def parameters(cells: Iterable[tuple[str, ...]]) -> list[Any]:
+def parameters(cells: Iterable[tuple[str, ...]], *, share: int = 4) -> list[Any]:
     """Cells as parameters of a test: method and family, and a task where there are several."""
     return [
-        pytest.param(*cell, id="-".join(cell), marks=() if by_default(*cell) else MATRIX)
+        pytest.param(
+            *cell, id="-".join(cell), marks=() if by_default(*cell, share=share) else MATRIX
+        )
         for cell in cells
     ]
 
 
-def pairs(methods: tuple[str, ...]) -> Any:
+def pairs(methods: tuple[str, ...], *, share: int = 4) -> Any:
     """Every method given on every family that can carry it, for text classification."""
     every = [(m, f) for m in methods for f in FAMILIES if (m, f) not in UNSUPPORTED[TASKS[0]]]
-    return pytest.mark.parametrize(("method", "family"), parameters(every))
+    return pytest.mark.parametrize(("method", "family"), parameters(every, share=share))
 
 
 def cells(methods: tuple[str, ...]) -> Any:
@@ -121,7 +124,7 @@ def cells(methods: tuple[str, ...]) -> Any:
         for family in FAMILIES
         if (method, family) not in UNSUPPORTED[task]
     ]
-    return pytest.mark.parametrize(("method", "family", "task"), parameters(every))
+    return pytest.mark.parametrize(("method", "family", "task"), parameters(every, share=7))
 
 
 # ---- what is looked at

@@ -45,7 +45,7 @@ def computed_in(bench: Any) -> set[torch.dtype]:
     return seen
 
 
-@pairs(METHODS)
+@pairs(METHODS, share=7)
 def test_trains_in_bfloat16_accumulating_and_clipping_and_survives_saving(
     make_bench: Callable[..., Any], norms: list[float], method: str, family: str
 ) -> None:
@@ -106,7 +106,7 @@ WHOLE = {"steps": STEPS, "order": "random", "learning_rate": 0.01, "batch_size":
 HALVES = {**WHOLE, "batch_size": 2, "gradient_accumulation": 2}
 
 
-@pairs(GRADIENT_TRAINED)
+@pairs(GRADIENT_TRAINED, share=7)
 def test_two_passes_of_two_are_a_step_of_four(
     make_bench: Callable[..., Any], norms: list[float], method: str, family: str
 ) -> None:
