@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftkit.backbones import LoadedBackbone, load, locate
+from peftkit.backbones import LoadedBackbone, from_files, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
 from peftkit.record import record_key
@@ -326,7 +326,7 @@ class Workbench:
             from peftkit.backbones._pooling import pool_hidden_states
 
             auto = getattr(transformers, backbone.auto_class)
-            model = auto.from_pretrained(folder, dtype="auto", use_safetensors=True)
+            model, _ = from_files(auto, folder, dtype="auto")
             pool_hidden_states(model, backbone.pooling)
             move_padding_behind(model, restore=backbone.pooling is None)
             backbone.model = model.to(backbone.model.device)

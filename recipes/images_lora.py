@@ -2,7 +2,7 @@
 
     python recipes/images_lora.py [--smoke] [--out DIR] [--backbone google/vit-base-patch16-224] ...
 
-@EXPECT
+Expect: not measured in full yet; with --smoke it runs in seconds on a toy.
 Follows: Hu et al. 2021, arXiv:2106.09685, on ViT (Dosovitskiy et al. 2020). Departure: all linear
 layers of the blocks. Images of 64 x 64 are resized to 224 x 224, as the backbone was trained.
 """

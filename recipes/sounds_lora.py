@@ -2,7 +2,7 @@
 
     python recipes/sounds_lora.py [--smoke] [--out DIR] [--backbone openai/whisper-tiny.en] ...
 
-@EXPECT
+Expect: not measured in full yet; with --smoke it runs in seconds on a toy.
 Follows: Hu et al. 2021, arXiv:2106.09685, on Whisper (Radford et al. 2022). Departures: all linear
 layers of the blocks; the encoder reads 1 s of each sound instead of 30 s, enough for 99 % of them.
 """

@@ -75,8 +75,8 @@ def test_whispers_features_are_those_of_the_stock_extractor(shared: Path, tmp_pa
     weights = shared / "backbones" / WHISPER
     data = shared / "data" / "fsdd"
     stock = AutoFeatureExtractor.from_pretrained(weights)
-    whole = bench(data, tmp_path, backbone=str(weights), max_seconds=30, size=10)
-    short = bench(data, tmp_path, backbone=str(weights), max_seconds=1, size=10)
+    whole = bench(data, tmp_path, backbone=str(weights), max_seconds=30, size=20)
+    short = bench(data, tmp_path, backbone=str(weights), max_seconds=1, size=20)
     rows = whole.data.test.select(range(3))
     waves = [wave(value, 16000) for value in rows["audio"]]
     expected = stock(waves, sampling_rate=16000, return_tensors="pt")["input_features"]
@@ -94,8 +94,8 @@ def test_whispers_features_are_those_of_the_stock_extractor(shared: Path, tmp_pa
 def test_a_shortened_encoder_keeps_its_first_positions(shared: Path, tmp_path: Path) -> None:
     """And computes what the whole one does, but for what silence contributes."""
     data, name = shared / "data" / "fsdd", str(shared / "backbones" / WHISPER)
-    whole = bench(data, tmp_path, backbone=name, max_seconds=30, size=10).backbone
-    short = bench(data, tmp_path, backbone=name, max_seconds=0.57, size=10).backbone
+    whole = bench(data, tmp_path, backbone=name, max_seconds=30, size=20).backbone
+    short = bench(data, tmp_path, backbone=name, max_seconds=0.57, size=20).backbone
     positions = whole.model.encoder.embed_positions.weight
 
     assert short.model.config.max_source_positions == 29  # 28.5 positions of 20 ms
@@ -265,16 +265,13 @@ def test_a_sum_over_layers_is_refused(folder: Path, tmp_path: Path) -> None:
         _ = bench(folder, tmp_path, backbone=str(weights)).backbone
 
 
-@pytest.mark.parametrize("relative", ["hubert", "wavlm"])
-def test_relatives_of_wav2vec2_are_of_its_family(
-    folder: Path, tmp_path: Path, relative: str
-) -> None:
+def test_hubert_is_of_the_family_of_wav2vec2(folder: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
     twin = json.loads((locate(Backbone(name="twin:wav2vec2")).folder / "config.json").read_text())
     dropped = ("model_type", "architectures", "transformers_version", "dtype")
     options = {k: v for k, v in twin.items() if k not in dropped}
-    AutoModel.from_config(AutoConfig.for_model(relative, **options)).save_pretrained(tmp_path / "w")
+    AutoModel.from_config(AutoConfig.for_model("hubert", **options)).save_pretrained(tmp_path / "w")
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=4000, return_attention_mask=True)
     extractor.save_pretrained(tmp_path / "w")
     here = bench(folder, tmp_path / "run", "bottleneck", str(tmp_path / "w"))
@@ -293,7 +290,7 @@ def test_a_run_is_recorded_used_again_and_told_files(folder: Path, tmp_path: Pat
         method="full",
         backbone="twin:whisper",
         task={"name": "audio_classification", "data": str(folder), "max_seconds": 0.5},
-        training={"steps": 150, "learning_rate": 3e-3, "precision": "float32"},
+        training={"steps": 150, "learning_rate": 1e-3, "precision": "float32"},
     )
     record = run(recipe, tmp_path / "run")
     saved = load_run(tmp_path / "run")

@@ -667,7 +667,7 @@ def test_a_missing_pooler_is_new_and_belongs_to_the_head(tmp_path: Path) -> None
 def test_a_tokenizer_without_padding_pads_with_its_end(broken: Path) -> None:
     path = broken / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    del settings["pad_token"]
+    del settings["pad_token"], settings["eos_token"]
     path.write_text(json.dumps(settings))
     with pytest.raises(InvalidInput, match="neither a padding nor an end token"):
         load_as_classifier(str(broken))

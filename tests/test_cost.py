@@ -48,7 +48,10 @@ def flops_of_stub(stub: Stub) -> float | None:
         data=SimpleNamespace(train=None),
         backbone=SimpleNamespace(model=stub),
         recipe=SimpleNamespace(
-            task=SimpleNamespace(loss=lambda logits, labels, _: logits.square().mean())
+            task=SimpleNamespace(
+                loss=lambda logits, labels, _: logits.square().mean(),
+                length=lambda example: len(example["input_ids"]),
+            )
         ),
     )
     return train_flops_per_example(bench, stub)  # type: ignore[arg-type]
@@ -123,7 +126,8 @@ def on_paper(model_type: str, **config: Any) -> LoadedBackbone:
     return LoadedBackbone(
         location=Location(name="paper", folder=Path(), fingerprint=""),
         model=model,
-        tokenizer=None,  # type: ignore[arg-type]
+        processor=None,
+        auto_class="AutoModelForSequenceClassification",
         layers=find_layers(model, head=("score",)),
         pooling="last",
         total_parameters=0,

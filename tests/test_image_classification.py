@@ -48,7 +48,7 @@ def test_pixels_are_those_of_the_stock_processor(shared: Path, tmp_path: Path) -
     from transformers import AutoImageProcessor
 
     weights = shared / "backbones" / "vit-tiny-patch16-224"
-    here = bench(shared / "data" / "sign_digits", tmp_path, backbone=str(weights), size=10)
+    here = bench(shared / "data" / "sign_digits", tmp_path, backbone=str(weights), size=20)
     rows = here.data.test.select(range(5))
     stock = AutoImageProcessor.from_pretrained(weights, backend="pil")
     images = [Image.open(io.BytesIO(value["bytes"])).convert("RGB") for value in rows["image"]]
@@ -79,25 +79,28 @@ def test_a_published_classifier_keeps_its_head_and_its_answers(shared: Path) -> 
     assert found.total_parameters == sum(p.numel() for p in stock.vit.parameters())
 
 
+@pytest.mark.timeout(1200)
 def test_a_run_on_real_images_with_a_real_backbone(shared: Path, tmp_path: Path) -> None:
     """All 310 test images of sign_digits; ImageNet's features know hands well above chance."""
+    signs = shared / "data" / "sign_digits"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.parquet").symlink_to(signs / "test.parquet")
+    few = pq.read_table(signs / "validation.parquet")
+    pq.write_table(few.slice(0, 50), tmp_path / "data" / "train.parquet")
+    pq.write_table(few.slice(50, 10), tmp_path / "data" / "validation.parquet")
     record = run(
         Recipe(
             method="linear_probe",
             backbone=str(shared / "backbones" / "vit-tiny-patch16-224"),
-            task={
-                "name": "image_classification",
-                "data": str(shared / "data" / "sign_digits"),
-                "size": 40,
-            },
+            task={"name": "image_classification", "data": str(tmp_path / "data")},
             training={"steps": 40},
         ),
-        tmp_path,
+        tmp_path / "run",
     )
 
     assert record.data["num_test"] == len(record.predictions["item"]) == 310
     assert record.data["chance"] == 0.1
-    assert record.metrics["test"]["accuracy"] > 0.25
+    assert record.metrics["test"]["accuracy"] > 0.2
     assert record.costs["head_parameters"] == 192 * 10 + 10
 
 

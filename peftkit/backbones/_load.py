@@ -208,13 +208,8 @@ def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tup
     from safetensors import SafetensorError
 
     try:
-        model, info = auto.from_pretrained(
-            location.folder,
-            config=config,
-            dtype=dtype,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            output_loading_info=True,
+        model, info = from_files(
+            auto, location.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True
         )
     except (OSError, SafetensorError) as error:
         raise BackboneNotFound(
@@ -233,6 +228,30 @@ def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tup
             next_step="check that config.json and the weights belong together",
         )
     return model, new
+
+
+def from_files(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of the class `auto`, and what transformers says of loading it.
+
+    Args:
+        auto: Class of transformers with `from_pretrained`.
+        folder: Where config and safetensors are.
+        **options: For `from_pretrained`.
+    """
+    options |= {"use_safetensors": True, "output_loading_info": True}
+    model, info = auto.from_pretrained(folder, **options)
+    if _stands_elsewhere(model, info):
+        renamed = {r"^model\.": f"{model.base_model_prefix}."}
+        model, info = auto.from_pretrained(folder, key_mapping=renamed, **options)
+    return model, info
+
+
+def _stands_elsewhere(model: Any, info: dict[str, Any]) -> bool:
+    """Whether the files call "model" what this class calls otherwise, as Llama for questions."""
+    prefix = f"{model.base_model_prefix}."
+    missing = any(key.startswith(prefix) for key in info["missing_keys"])
+    unused = any(key.startswith("model.") for key in info["unexpected_keys"])
+    return prefix != "model." and missing and unused
 
 
 def _head_modules(model: Any, new: set[str], *, keeps_own: bool) -> tuple[str, ...]:

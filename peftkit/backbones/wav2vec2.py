@@ -1,17 +1,18 @@
-"""wav2vec 2.0 (Baevski et al. 2020) and relatives: convolutions over the waveform, then an encoder.
+"""wav2vec 2.0 (Baevski et al. 2020) and HuBERT: convolutions over the waveform, then an encoder.
 
 The head projects each frame and reads the mean. Two kinds of checkpoints differ in their first
 layers: where these normalise over time (`feat_extract_norm="group"`, as wav2vec2-base), padding
 takes part in every frame, and the checkpoints want zeros without a mask; where they normalise each
 frame ("layer"), padding is masked. In checkpoints with `do_stable_layer_norm` the encoder's own
-LayerNorm follows the last block; `last_layers` leaves it frozen.
+LayerNorm follows the last block; `last_layers` leaves it frozen. WavLM is no member: it hands its
+attention weights to one function, past any adapter that would wrap their layers.
 """
 
 from peftkit.backbones._family import Family
 
 FAMILY = Family(
     name="wav2vec2",
-    model_types=("wav2vec2", "hubert", "wavlm"),
+    model_types=("wav2vec2", "hubert"),
     roles={
         "query": ("attention.q_proj",),
         "key": ("attention.k_proj",),

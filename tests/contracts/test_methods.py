@@ -42,7 +42,6 @@ from cells import (
     pairs,
     parameters,
     perturb,
-    rounding,
 )
 from peftkit import parts
 from peftkit.backbones import families
@@ -425,13 +424,15 @@ def test_merging_keeps_names_and_outputs_or_is_refused(
                 parameter.normal_(std=0.5)
     perturb(begun)
     batch = batch_of(begun.bench)
+    if family == "t5":
+        begun.model.double()  # its attention is so sharp that rounding would hide a fault
     adapted = logits_of(begun.model, batch)
     merged = fold(begun.model)
 
     assert names != set(begun.bare)
     assert {name for name, _ in merged.named_parameters()} == set(begun.bare)
     assert differ(adapted, begun.bare_logits, 0.1)
-    assert close(logits_of(merged, batch), adapted, 1e-4 * rounding(family))
+    assert close(logits_of(merged, batch), adapted, 1e-4)
 
 
 # ---- requests that cannot be honoured
