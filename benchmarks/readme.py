@@ -3,24 +3,28 @@
     python benchmarks/readme.py [--check]
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of README.md goes the table of the records in
-benchmarks/results/NAME, with its plot; in a recipe's "Expect:" line the result of its method in
-results/pydocs_library or results/pydocs_library_more. `--check` writes nothing and fails if
-anything would change.
+benchmarks/results/NAME, with its plot; in a recipe's "Expect:" line what the records of that very
+recipe say, whatever their seeds. `--check` writes nothing and fails if anything would change.
 """
 
 import re
+import runpy
 import sys
+from collections import defaultdict
 from pathlib import Path
 
-from peftkit import read_records
+from peftkit import Recipe, read_records
 from peftkit.record import Record
+from peftkit.reporting.pairing import metric_of
 from peftkit.reporting.quantities import size_in_bytes
 from peftkit.reporting.summary import summarise
 from peftkit.reporting.tables import to_markdown
+from peftkit.script import main as run_recipe
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-EXPECTED_ON, EXPECTED_SIZE = ("pydocs_library", "pydocs_library_more"), 512
+Expected = dict[str, tuple[str, list[Record]]]
+"""What a recipe does, whatever its seed: the folder of its records, and they."""
 
 
 def table(name: str) -> str:
@@ -42,40 +46,50 @@ def readme(text: str) -> str:
 
 def expectation(records: list[Record], name: str) -> str:
     """One line: metric, spread over seeds, time, memory, hardware."""
-    values = [100 * r.metrics["test"]["accuracy"] for r in records]
+    metric = metric_of(records[0].recipe["task"]["name"], records)
+    values = [metric.scale * r.metrics["test"][metric.name] for r in records]
+    digits, unit = (1, " %") if metric.is_share else (3, "")
     seconds = sorted(r.costs["train_seconds"] for r in records)
     memory = max(r.costs["peak_memory_bytes"]["train"] for r in records)
     device = records[0].environment["device_name"]
     return (
-        f"accuracy {min(values):.1f} to {max(values):.1f} % over {len(values)} seeds, "
-        f"{seconds[0]:.0f} to {seconds[-1]:.0f} s of training and {size_in_bytes(memory)} on one\n"
-        f"core of an {device} (records: benchmarks/results/{name})."
+        f"{metric.name} {min(values):.{digits}f} to {max(values):.{digits}f}{unit} over "
+        f"{len(values)} seeds, {seconds[0]:.0f} to {seconds[-1]:.0f} s of training and\n"
+        f"{size_in_bytes(memory)} on one core of an {device} (records: benchmarks/results/{name})."
     )
 
 
-def recipe(text: str, results: dict[str, list[Record]]) -> str:
-    method = re.search(r'method="(\w+)"', text)
-    if not method or "task=" not in text or "two_stages" in text:
-        return text
-    chosen = {
-        name: [r for r in records if r.method == method[1] and r.size == EXPECTED_SIZE]
-        for name, records in results.items()
-    }
-    name = next((name for name, records in chosen.items() if records), None)
-    if name is None:
-        return text
-    line = f"Expect: {expectation(chosen[name], name)}\n"
+def deed(recipe: Recipe) -> str:
+    return recipe.override({"seed": 0}).fingerprint(precision="float32")
+
+
+def recorded() -> Expected:
+    """Every recipe that the committed records are of."""
+    found: Expected = {}
+    for folder in sorted(path.parent for path in RESULTS.glob("*/records")):
+        own: dict[str, list[Record]] = defaultdict(list)
+        for record in read_records(folder)[0]:
+            if record.status == "done":
+                own[deed(Recipe.from_dict(record.recipe))].append(record)
+        found |= {each: (folder.name, records) for each, records in own.items()}
+    return found
+
+
+def recipe(path: Path, text: str, expected: Expected) -> str:
+    script = runpy.run_path(str(path))
+    if script.get("main") is not run_recipe or deed(script["RECIPE"]) not in expected:
+        return text  # it does more than run its recipe, or was never run in full
+    name, records = expected[deed(script["RECIPE"])]
+    line = f"Expect: {expectation(records, name)}\n"
     return re.sub(r"Expect: .*?\n(?=Follows:)", lambda _: line, text, count=1, flags=re.DOTALL)
 
 
 def main(check: bool) -> None:
-    results = {n: read_records(RESULTS / n)[0] for n in EXPECTED_ON if (RESULTS / n).is_dir()}
-    files = {ROOT / "README.md": readme}
-    files |= {p: lambda text: recipe(text, results) for p in (ROOT / "recipes").glob("*.py")}
+    expected = recorded()
     stale = []
-    for path, write in files.items():
+    for path in [ROOT / "README.md", *sorted((ROOT / "recipes").glob("*.py"))]:
         old = path.read_text(encoding="utf-8")
-        new = write(old)
+        new = recipe(path, old, expected) if path.suffix == ".py" else readme(old)
         if new != old:
             stale.append(str(path.relative_to(ROOT)))
             if not check:

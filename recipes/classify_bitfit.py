@@ -2,8 +2,8 @@
 
     python recipes/classify_bitfit.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 49.3 to 51.6 % over 2 seeds, 45 to 47 s of training and 532 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 49.3 to 51.6 % over 2 seeds, 45 to 47 s of training and
+532 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Ben Zaken et al. 2022, arXiv:2106.10199.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_full.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 51.4 to 52.6 % over 2 seeds, 70 to 110 s of training and 813 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 51.4 to 52.6 % over 2 seeds, 70 to 110 s of training and
+813 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Devlin et al. 2019, arXiv:1810.04805.
 """
 

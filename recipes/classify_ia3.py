@@ -2,8 +2,8 @@
 
     python recipes/classify_ia3.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 48.9 to 51.9 % over 2 seeds, 44 to 45 s of training and 577 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
+Expect: accuracy 48.9 to 51.9 % over 2 seeds, 44 to 45 s of training and
+577 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
 Follows: Liu et al. 2022, arXiv:2205.05638.
 """
 

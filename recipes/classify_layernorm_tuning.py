@@ -2,8 +2,8 @@
 
     python recipes/classify_layernorm_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 48.5 to 51.7 % over 2 seeds, 43 to 44 s of training and 524 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
+Expect: accuracy 48.5 to 51.7 % over 2 seeds, 43 to 44 s of training and
+524 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
 Follows: Zhao et al. 2023, arXiv:2312.11420.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_linear_probe.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 46.5 to 51.2 % over 2 seeds, 5 to 5 s of training and 284 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 46.5 to 51.2 % over 2 seeds, 5 to 5 s of training and
+284 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Alain and Bengio 2016, arXiv:1610.01644.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_none.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 45.0 to 48.9 % over 2 seeds, 0 to 0 s of training and 105 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 45.0 to 48.9 % over 2 seeds, 0 to 0 s of training and
+105 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Mensink et al. 2013, section 3.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_p_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 47.0 to 49.8 % over 2 seeds, 61 to 61 s of training and 577 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
+Expect: accuracy 47.0 to 49.8 % over 2 seeds, 61 to 61 s of training and
+577 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
 Follows: Liu et al. 2021, arXiv:2103.10385.
 """
 

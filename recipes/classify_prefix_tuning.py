@@ -2,8 +2,8 @@
 
     python recipes/classify_prefix_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 48.3 to 50.5 % over 2 seeds, 43 to 47 s of training and 545 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
+Expect: accuracy 48.3 to 50.5 % over 2 seeds, 43 to 47 s of training and
+545 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library_more).
 Follows: Li and Liang 2021, arXiv:2101.00190.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_prompt_tuning.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 48.9 to 48.9 % over 2 seeds, 59 to 63 s of training and 575 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 48.9 to 48.9 % over 2 seeds, 59 to 63 s of training and
+575 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: Lester et al. 2021, arXiv:2104.08691. Departures: an encoder, 10 tokens, AdamW.
 """
 

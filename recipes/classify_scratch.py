@@ -2,8 +2,8 @@
 
     python recipes/classify_scratch.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 35.5 to 37.4 % over 2 seeds, 70 to 112 s of training and 807 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 35.5 to 37.4 % over 2 seeds, 70 to 112 s of training and
+807 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: the lower anchor of the ladder.
 """
 

@@ -2,8 +2,8 @@
 
     python recipes/classify_tfidf.py [--smoke] [--out DIR] [--size 512] [--seed 1] ...
 
-Expect: accuracy 36.0 to 39.2 % over 2 seeds, 1 to 1 s of training and 71.9 MB on one
-core of an AMD EPYC (records: benchmarks/results/pydocs_library).
+Expect: accuracy 36.0 to 39.2 % over 2 seeds, 1 to 1 s of training and
+71.9 MB on one core of an AMD EPYC (records: benchmarks/results/pydocs_library).
 Follows: the line that every result is read against (scikit-learn's text guide).
 """
 

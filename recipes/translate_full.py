@@ -1,0 +1,31 @@
+"""Full fine-tuning of MarianMT, English to Chinese.
+
+    python recipes/translate_full.py [--smoke] [--backbone FOLDER] [--task.data FOLDER] ...
+
+The backbone comes from the hub, or is a folder. What it reaches before adapting is the same command
+with --method none.
+
+Expect: not measured: its weights could not be reached; with --smoke it runs in seconds on a toy.
+Follows: Junczys-Dowmunt et al. 2018, arXiv:1804.00344 (Marian), fine-tuned further.
+"""
+
+from peftkit import Recipe
+from peftkit.script import main
+
+RECIPE = Recipe(
+    backbone="Helsinki-NLP/opus-mt-en-zh",
+    method="full",
+    task={
+        "name": "translation",
+        "data": "../shared/data/tatoeba_en_zh",
+        "source_column": "en",
+        "target_column": "zh",
+        "bleu_tokenizer": "zh",
+        "size": 8192,
+    },
+    training={"batch_size": 16},
+    seed=0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
