@@ -114,20 +114,21 @@ class QuestionAnswering(Task):
             return []
         tokenizer = backbone.processor
         room = max_length // 2  # a question takes at most half
+        whole = tokenizer(
+            rows["question"][:], add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
         questions = [
-            tokenizer.decode(ids, skip_special_tokens=True) if len(ids) > room else question
-            for question, ids in zip(
-                rows["question"][:],
-                tokenizer(rows["question"][:], truncation=True, max_length=room)["input_ids"],
-                strict=True,
-            )
+            question if len(spans) <= room else question[: spans[room - 1][1]]
+            for question, spans in zip(rows["question"][:], whole, strict=True)
         ]
+        # Windows must be longer than what they share; a cut question may be a few tokens longer.
+        left = max_length - room - tokenizer.num_special_tokens_to_add(pair=True) - 2
         encoded = tokenizer(
             questions,
             rows["context"][:],
             truncation="only_second",
             max_length=max_length,
-            stride=min(self.stride, max_length // 3),
+            stride=max(0, min(self.stride, max_length // 3, left - 1)),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
