@@ -9,6 +9,7 @@ the F1 of words. Chance is 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -49,44 +50,17 @@ class QuestionAnswering(Task):
     """Tokens that two windows share, at most a third of `max_length`."""
     max_answer_length: Annotated[int, Ge(1)] = 30
     """Tokens of an answer, at most."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
 
     def __post_init__(self) -> None:
         settle(self, "task")
-        if self.label_noise:
-            raise InvalidInput(
-                "label noise is not defined for answers",
-                received=f"task.label_noise {self.label_noise}",
-                next_step="leave it out, or use text_classification",
-            )
+        self.refuse_label_noise("answers")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import load_splits, subset
-
-        splits = load_splits(
-            self.data,
-            configuration=self.configuration,
-            revision=self.revision,
-            progress=progress,
-        )
+        splits = self.splits(progress)
         parts = {name: _checked(rows, f"the {name} split of {splits.source}")
                  for name, rows in splits.parts().items()}  # fmt: skip
-        train = parts["train"]
-        if self.size is not None:
-            train = train.select(subset([0] * len(train), self.size, seed))
-        return TaskData(
-            train=train,
-            validation=parts["validation"],
-            test=parts["test"],
-            labels=["start", "end"],
-            source=splits.source,
-            fingerprint=splits.fingerprint,
-            notes=tuple(splits.notes),
-            chance=0.0,
-        )
+        splits = dataclasses.replace(splits, **parts)
+        return self.drawn(splits, seed=seed, labels=["start", "end"])
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         from peftkit.data import read_rows
