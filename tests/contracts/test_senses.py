@@ -57,9 +57,9 @@ UNSUPPORTED = {
 
 
 def by_default(method: str, family: str) -> bool:
-    """Whether a pair is tried without `-m matrix`: all of LoRA, a quarter of the others."""
+    """Whether a pair is tried without `-m matrix`: all of LoRA and full, a quarter of the others."""
     number = METHODS.index(method) + FAMILIES.index(family)
-    return method == "lora" or number % 4 == 0
+    return method in ("lora", "full") or number % 4 == 0
 
 
 def parameters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
