@@ -126,6 +126,20 @@ def test_long_contexts_are_read_in_windows_that_overlap(bench: Callable[..., Wor
     assert len(predictor.outputs(long)) == len(long)
 
 
+def test_a_question_takes_at_most_half_of_a_window(bench: Callable[..., Workbench]) -> None:
+    """A longer one is cut, however small the window, and what windows share still fits."""
+    here = bench("full", "twin:bert", task={"max_length": 16})
+    rows = here.data.test.map(lambda row: {"question": "of " * 40 + row["question"]})
+
+    examples = here.encode(rows)
+
+    assert {example["_row"] for example in examples} == set(range(len(rows)))
+    for example in examples:
+        assert len(example["input_ids"]) <= 16
+        inside = [i for i, span in enumerate(example["_spans"]) if span is not None]
+        assert inside[0] == 1 + 8 + 1  # behind [CLS], half a window, [SEP]
+
+
 def test_a_question_without_an_answer_may_be_answered_by_nothing(tmp_path: Path) -> None:
     rows = asked_rows(6, seed=3, unanswerable=True)
     path = write_lines(tmp_path / "some", train=rows, validation=rows, test=rows)

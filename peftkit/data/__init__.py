@@ -29,6 +29,7 @@ from peftkit.errors import InvalidInput, UnknownName
 
 __all__ = [
     "Columns",
+    "LabelColumn",
     "PairColumns",
     "Splits",
     "bare_media",

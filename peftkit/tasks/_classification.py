@@ -35,10 +35,6 @@ class Classification(Task):
     """Share of training labels replaced by another class."""
     label_column: str | None = None
     """Column of the label; none: found by name and type."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weight of a class in the loss: equal, or inverse to its share of the training rows."""
 
@@ -73,15 +69,9 @@ class Classification(Task):
         return self.texts(rows)
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import flip_labels, load_splits, subset
+        from peftkit.data import flip_labels, subset
 
-        splits = load_splits(
-            self.data,
-            configuration=self.configuration,
-            revision=self.revision,
-            label_column=self.find_label,
-            progress=progress,
-        )
+        splits = self.splits(progress, self.find_label)
         names, splits = self.label(splits)
         train, drawn = splits.train, None
         if self.size is not None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from peftkit.errors import InvalidInput
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from peftkit.backbones import LoadedBackbone
+    from peftkit.data import LabelColumn, Splits
     from peftkit.evaluate import Collate
 
 Progress = Callable[[int, int, str], None]
@@ -85,6 +88,10 @@ class Task:
     """Training examples; none: all."""
     label_noise: float = 0.0
     """Share of training labels replaced by another class."""
+    configuration: str | None = None
+    """Configuration of a data set of the hub."""
+    revision: str | None = None
+    """Revision of a data set of the hub."""
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
         """Read, check and subset the data.
@@ -93,6 +100,46 @@ class Task:
             InvalidInput: The data does not fit the task, or the subset cannot be drawn.
         """
         raise NotImplementedError
+
+    def splits(self, progress: Progress | None = None, label_column: LabelColumn = None) -> Splits:
+        """The three splits of `data`, as `peftkit.data.load_splits` finds them."""
+        from peftkit.data import load_splits
+
+        return load_splits(
+            self.data,
+            configuration=self.configuration,
+            revision=self.revision,
+            label_column=label_column,
+            progress=progress,
+        )
+
+    def drawn(self, splits: Splits, *, seed: int, labels: Sequence[str] = (),
+              chance: float = 0.0) -> TaskData:  # fmt: skip
+        """What `load` returns where rows have no class each: `size` rows are drawn by seed."""
+        from peftkit.data import subset
+
+        train = splits.train
+        if self.size is not None:
+            train = train.select(subset([0] * len(train), self.size, seed))
+        return TaskData(
+            train=train,
+            validation=splits.validation,
+            test=splits.test,
+            labels=list(labels),
+            source=splits.source,
+            fingerprint=splits.fingerprint,
+            notes=tuple(splits.notes),
+            chance=chance,
+        )
+
+    def refuse_label_noise(self, answers: str) -> None:
+        """Raise `InvalidInput` if noise was asked for where `answers` are no classes."""
+        if self.label_noise:
+            raise InvalidInput(
+                f"label noise is not defined for {answers}",
+                received=f"task.label_noise {self.label_noise}",
+                next_step="leave it out, or use text_classification",
+            )
 
     def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
         """Turn rows into what the backbone reads, unpadded.

@@ -7,6 +7,7 @@ Sources and targets beyond their limits are cut.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +63,10 @@ class WrittenTask(Task):
     """Column of the source; none: found by name."""
     target_column: str | None = None
     """Column of the target or of several references; none: found by name."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
 
     def __post_init__(self) -> None:
         settle(self, "task")
-        if self.label_noise:
-            raise InvalidInput(
-                "label noise is not defined for written answers",
-                received=f"task.label_noise {self.label_noise}",
-                next_step="leave it out, or use text_classification",
-            )
+        self.refuse_label_noise("written answers")
         if self.prompt is not None and SOURCE not in self.prompt:
             raise InvalidInput(
                 "the prompt has no place for the source",
@@ -85,31 +77,13 @@ class WrittenTask(Task):
     # ---- rows
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import load_splits, paired, subset
+        from peftkit.data import paired
 
-        notes = self._measured_by()
-        splits = paired(
-            load_splits(
-                self.data,
-                configuration=self.configuration,
-                revision=self.revision,
-                progress=progress,
-            ),
-            self._columns(),
-        )
-        train = splits.train
-        if self.size is not None:
-            train = train.select(subset([0] * len(train), self.size, seed))
-        return TaskData(
-            train=train,
-            validation=splits.validation,
-            test=splits.test,
-            labels=[],
-            source=splits.source,
-            fingerprint=splits.fingerprint,
-            notes=(*splits.notes, *notes, *self._known(splits.test)),
-            chance=self.chance,
-        )
+        measured = self._measured_by()
+        splits = paired(self.splits(progress), self._columns())
+        notes = (*splits.notes, *measured, *self._known(splits.test))
+        splits = dataclasses.replace(splits, notes=notes)
+        return self.drawn(splits, seed=seed, chance=self.chance)
 
     def _columns(self) -> PairColumns:
         from peftkit.data import PairColumns

@@ -10,6 +10,7 @@ is predicted, which compares across tokenizers; lower is better, 8 is chance. Al
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from peftkit.backbones import LoadedBackbone
 
 CHOSEN = 0.15
+CHANCE = 8.0  # bits of a byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,44 +51,17 @@ class LanguageModeling(Task):
     """Tokens of a block."""
     text_column: str | None = None
     """Column of the text; none: text."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
 
     def __post_init__(self) -> None:
         settle(self, "task")
-        if self.label_noise:
-            raise InvalidInput(
-                "label noise is not defined for plain text",
-                received=f"task.label_noise {self.label_noise}",
-                next_step="leave it out, or use text_classification",
-            )
+        self.refuse_label_noise("plain text")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import load_splits, subset
-
-        splits = load_splits(
-            self.data,
-            configuration=self.configuration,
-            revision=self.revision,
-            progress=progress,
-        )
+        splits = self.splits(progress)
         parts = {name: self._plain(rows, f"the {name} split of {splits.source}")
                  for name, rows in splits.parts().items()}  # fmt: skip
-        train = parts["train"]
-        if self.size is not None:
-            train = train.select(subset([0] * len(train), self.size, seed))
-        return TaskData(
-            train=train,
-            validation=parts["validation"],
-            test=parts["test"],
-            labels=[],
-            source=splits.source,
-            fingerprint=splits.fingerprint,
-            notes=tuple(splits.notes),
-            chance=8.0,
-        )
+        splits = dataclasses.replace(splits, **parts)
+        return self.drawn(splits, seed=seed, chance=CHANCE)
 
     def _plain(self, rows: Dataset, source: str) -> Dataset:
         """The texts alone, none of them empty."""

@@ -9,6 +9,7 @@ the F1 of words. Chance is 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -49,44 +50,17 @@ class QuestionAnswering(Task):
     """Tokens that two windows share, at most a third of `max_length`."""
     max_answer_length: Annotated[int, Ge(1)] = 30
     """Tokens of an answer, at most."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
 
     def __post_init__(self) -> None:
         settle(self, "task")
-        if self.label_noise:
-            raise InvalidInput(
-                "label noise is not defined for answers",
-                received=f"task.label_noise {self.label_noise}",
-                next_step="leave it out, or use text_classification",
-            )
+        self.refuse_label_noise("answers")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import load_splits, subset
-
-        splits = load_splits(
-            self.data,
-            configuration=self.configuration,
-            revision=self.revision,
-            progress=progress,
-        )
+        splits = self.splits(progress)
         parts = {name: _checked(rows, f"the {name} split of {splits.source}")
                  for name, rows in splits.parts().items()}  # fmt: skip
-        train = parts["train"]
-        if self.size is not None:
-            train = train.select(subset([0] * len(train), self.size, seed))
-        return TaskData(
-            train=train,
-            validation=parts["validation"],
-            test=parts["test"],
-            labels=["start", "end"],
-            source=splits.source,
-            fingerprint=splits.fingerprint,
-            notes=tuple(splits.notes),
-            chance=0.0,
-        )
+        splits = dataclasses.replace(splits, **parts)
+        return self.drawn(splits, seed=seed, labels=["start", "end"])
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         from peftkit.data import read_rows
@@ -114,20 +88,21 @@ class QuestionAnswering(Task):
             return []
         tokenizer = backbone.processor
         room = max_length // 2  # a question takes at most half
+        whole = tokenizer(
+            rows["question"][:], add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
         questions = [
-            tokenizer.decode(ids, skip_special_tokens=True) if len(ids) > room else question
-            for question, ids in zip(
-                rows["question"][:],
-                tokenizer(rows["question"][:], truncation=True, max_length=room)["input_ids"],
-                strict=True,
-            )
+            question if len(spans) <= room else question[: spans[room - 1][1]]
+            for question, spans in zip(rows["question"][:], whole, strict=True)
         ]
+        # Windows must be longer than what they share; a cut question may be a few tokens longer.
+        left = max_length - room - tokenizer.num_special_tokens_to_add(pair=True) - 2
         encoded = tokenizer(
             questions,
             rows["context"][:],
             truncation="only_second",
             max_length=max_length,
-            stride=min(self.stride, max_length // 3),
+            stride=max(0, min(self.stride, max_length // 3, left - 1)),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )

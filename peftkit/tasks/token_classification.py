@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from peftkit.bounds import Ge
-from peftkit.errors import InvalidInput
 from peftkit.fields import settle
 from peftkit.tasks._spans import precision_recall_f1, scheme_of, spans
 from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
@@ -49,43 +48,18 @@ class TokenClassification(Task):
     """Column of the words; none: tokens or words."""
     tags_column: str | None = None
     """Column of the tags; none: tags, ner_tags or labels."""
-    configuration: str | None = None
-    """Configuration of a data set of the hub."""
-    revision: str | None = None
-    """Revision of a data set of the hub."""
 
     def __post_init__(self) -> None:
         settle(self, "task")
-        if self.label_noise:
-            raise InvalidInput(
-                "label noise is not defined for tags",
-                received=f"task.label_noise {self.label_noise}",
-                next_step="leave it out, or use text_classification",
-            )
+        self.refuse_label_noise("tags")
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
-        from peftkit.data import load_splits, subset, tagged
+        from peftkit.data import tagged
 
-        splits = load_splits(
-            self.data,
-            configuration=self.configuration,
-            revision=self.revision,
-            progress=progress,
+        names, splits = tagged(
+            self.splits(progress), tokens=self.tokens_column, tags=self.tags_column
         )
-        names, splits = tagged(splits, tokens=self.tokens_column, tags=self.tags_column)
-        train = splits.train
-        if self.size is not None:
-            train = train.select(subset([0] * len(train), self.size, seed))
-        return TaskData(
-            train=train,
-            validation=splits.validation,
-            test=splits.test,
-            labels=names,
-            source=splits.source,
-            fingerprint=splits.fingerprint,
-            notes=tuple(splits.notes),
-            chance=0.0,
-        )
+        return self.drawn(splits, seed=seed, labels=names)
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         from peftkit.data import known_tags, read_rows
