@@ -4,7 +4,8 @@
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of README.md goes the table of the records in
 benchmarks/results/NAME, with its plot; in a recipe's "Expect:" line what the records of that very
-recipe say, whatever their seeds. `--check` writes nothing and fails if anything would change.
+recipe say, whatever their seeds; in recipes/README.md one row for each recipe. `--check` writes
+nothing and fails if anything would change.
 """
 
 import re
@@ -84,12 +85,37 @@ def recipe(path: Path, text: str, expected: Expected) -> str:
     return re.sub(r"Expect: .*?\n(?=Follows:)", lambda _: line, text, count=1, flags=re.DOTALL)
 
 
+def catalogue(text: str) -> str:
+    """The table of recipes/README.md, from the headers of the recipes."""
+    lines = ["| recipe | what | metric | expect |", "| :--- | :--- | :--- | :--- |"]
+    for path in sorted((ROOT / "recipes").glob("*.py")):
+        script = runpy.run_path(str(path))
+        header = " ".join(script["__doc__"].split())
+        expect = re.search(r"Expect: (.*?) Follows: ", header)
+        metric = script["RECIPE"].task.metric
+        lines.append(
+            f"| [`{path.stem}`]({path.name}) | {script['__doc__'].splitlines()[0]} | {metric} "
+            f"| {expect[1] if expect else '-'} |"
+        )
+    table = "\n".join(lines)
+    return re.sub(
+        r"<!-- recipes -->.*?<!-- end -->",
+        lambda _: f"<!-- recipes -->\n\n{table}\n\n<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
 def main(check: bool) -> None:
     expected = recorded()
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "recipes").glob("*.py"))]:
+    scripts = sorted((ROOT / "recipes").glob("*.py"))
+    for path in [ROOT / "README.md", *scripts, ROOT / "recipes" / "README.md"]:
         old = path.read_text(encoding="utf-8")
-        new = recipe(path, old, expected) if path.suffix == ".py" else readme(old)
+        if path.suffix == ".py":
+            new = recipe(path, old, expected)
+        else:
+            new = readme(old) if path.parent == ROOT else catalogue(old)
         if new != old:
             stale.append(str(path.relative_to(ROOT)))
             if not check:

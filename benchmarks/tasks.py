@@ -82,6 +82,16 @@ TABLES = {
         size=4096,
         searched=True,
     ),
+    "e2e_nlg": Table(
+        task=shared("data_to_text", "e2e_nlg", max_length=256, max_new_tokens=96),
+        backbone=f"{SHARED}/backbones/stories260k-llama",
+        size=1024,
+    ),
+    "pydocs_summary": Table(
+        task={"name": "summarization", "data": "pydocs/summary", "max_length": 384},
+        backbone=f"{SHARED}/backbones/stories260k-llama",
+        size=1024,
+    ),
     "tiny_shakespeare": Table(
         task=shared("language_modeling", "tiny_shakespeare"),
         backbone=f"{SHARED}/backbones/stories260k-llama",

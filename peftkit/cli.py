@@ -106,17 +106,18 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
         return 0
     extras = {"out": str, "smoke": bool, "overwrite": bool}
     recipe, own = parse_flags(argv, base, extras=extras)
+    limit = None
     if own.get("smoke"):
-        from peftkit.smoke import shrink
+        from peftkit.smoke import LIMIT, shrink
 
-        recipe = shrink(recipe)
+        recipe, limit = shrink(recipe), LIMIT
     out = _free_folder(own)
     from peftkit.environment import quiet_libraries
     from peftkit.pipeline import run
 
     quiet_libraries()
     with run_progress() as progress:
-        record = run(recipe, out, progress=progress)
+        record = run(recipe, out, progress=progress, limit=limit)
     print(describe(record, out), end="")
     return 0
 
@@ -125,7 +126,7 @@ RUN_USAGE = """\
 peftkit run --method NAME --task NAME [--out DIR] [--smoke] [--overwrite] [OPTIONS]
 
   --out DIR    folder for the adapter and its record
-  --smoke      a tiny twin of the backbone, 32 rows, two steps: does it run at all?
+  --smoke      a tiny twin of the backbone, few rows, two steps: does it run at all?
   --overwrite  replace what DIR holds
 """
 

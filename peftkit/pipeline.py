@@ -32,6 +32,7 @@ def run(
     save_weights: bool = True,
     progress: Progress | None = None,
     features_folder: Path | None = None,
+    limit: int | None = None,
 ) -> Record:
     """Train, evaluate and measure one recipe.
 
@@ -42,6 +43,8 @@ def run(
         save_weights: False: leave nothing in `out`.
         progress: Told how far what is being done is.
         features_folder: Where features of the frozen backbone are shared with other runs.
+        limit: Validation and test rows looked at, for trying a recipe out; none: all. Numbers of
+            few rows say little: the record has a note of it.
 
     Returns:
         The record, status "done".
@@ -59,6 +62,8 @@ def run(
         folder = Path(out) if keep and out is not None else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         data = recipe.task.load(seed=recipe.seed, progress=progress)
+        if limit is not None:
+            data = _first_rows(data, limit)
         bench = Workbench(recipe, data, folder, features_folder, progress)
         meter = Meter()
         with meter.phase("load"):
@@ -97,6 +102,15 @@ def run(
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
+
+
+def _first_rows(data: TaskData, limit: int) -> TaskData:
+    few = {
+        name: rows.select(range(min(limit, len(rows))))
+        for name, rows in (("validation", data.validation), ("test", data.test))
+    }
+    note = f"tried out on the first {len(few['test'])} of {len(data.test)} test rows"
+    return dataclasses.replace(data, **few, notes=(*data.notes, note))
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:
