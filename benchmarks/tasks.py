@@ -58,17 +58,16 @@ TABLES = {
         task={"name": "token_classification", "data": "pydocs/parameters"}, size=1024
     ),
     "pydocs_defaults": Table(
-        task={"name": "question_answering", "data": "pydocs/defaults", "max_length": 192},
-        size=1024,
+        task={"name": "question_answering", "data": "pydocs/defaults", "max_length": 160},
+        size=512,
     ),
     "squad_small": Table(
-        task=shared("question_answering", "squad_small", max_length=256), size=1024
+        task=shared("question_answering", "squad_small", max_length=192), size=512
     ),
     "sign_digits": Table(
         task=shared("image_classification", "sign_digits"),
         backbone=f"{SHARED}/backbones/vit-tiny-patch16-224",
         size=512,
-        searched=True,
     ),
     "fsdd": Table(
         task=shared("audio_classification", "fsdd", max_seconds=1.0),

@@ -13,8 +13,7 @@ from peftkit.script import main
 RECIPE = Recipe(
     backbone="../shared/backbones/vit-tiny-patch16-224",
     method="lora",
-    task={"name": "image_classification", "data": "../shared/data/sign_digits"},
-    training={"steps": 250},
+    task={"name": "image_classification", "data": "../shared/data/sign_digits", "size": 512},
     seed=0,
 )
 
