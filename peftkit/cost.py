@@ -136,11 +136,13 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
     """Floating-point operations of one training step, an example.
 
     Counted by torch over one batch of median length. torch counts nothing inside fused attention
-    on CPU, so attention is switched to its written-out form meanwhile.
+    on CPU, so attention is switched to its written-out form meanwhile; nor inside layers of 4 or 8
+    bits, which are stood in for.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from peftkit.backbones import dense_stand_ins
     from peftkit.evaluate import to_device
 
     examples = bench.encode(bench.data.train)
@@ -152,7 +154,7 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
     counter = FlopCounterMode(display=False)
     try:
         backbone.set_attn_implementation("eager")
-        with torch.random.fork_rng(), counter:
+        with dense_stand_ins(model), torch.random.fork_rng(), counter:
             model.train()
             logits = bench.logits(model(**batch), batch)
             loss = bench.recipe.task.loss(logits, labels, bench.data)

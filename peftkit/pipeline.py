@@ -164,6 +164,7 @@ def _describe_backbone(bench: Workbench) -> dict[str, Any]:
         "fingerprint": backbone.location.fingerprint,
         "total_parameters": backbone.total_parameters,
         "pooling": backbone.pooling,
+        "quantization": backbone.quantization,
     }
 
 

@@ -25,6 +25,15 @@ class Backbone:
     """Branch, tag or commit on the hub; none: the hub's main branch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the frozen weights in memory."""
+    quantization: Literal["none", "int8", "nf4", "fp4"] = "none"
+    """Keep the linear layers of the blocks in 8 or 4 bits, through bitsandbytes; nf4 fits normally
+    distributed weights (Dettmers et al. 2023, arXiv:2305.14314). Saves memory, costs time."""
+    double_quantization: bool = False
+    """Quantise the scales of nf4 and fp4 too: 4.127 instead of 4.5 bits a weight."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format in which nf4 and fp4 layers compute; auto: that of `dtype`."""
+    storage_dtype: Literal["uint8", "float32", "bfloat16"] = "uint8"
+    """Number format that the bytes of nf4 and fp4 are kept as; FSDP wants that of the others."""
     pooling: Literal["auto", "model", "first", "last", "mean"] = "auto"
     """What a classification head reads of the last hidden states: the first or last token, the mean
     over tokens, or what its model class does; auto: the mean if the backbone was trained as a
@@ -34,6 +43,16 @@ class Backbone:
         settle(self, "backbone")
         if not self.name.strip():
             raise InvalidInput("backbone.name is empty", next_step="name a model or a folder")
+        four_bit = self.quantization in ("nf4", "fp4")
+        for name, usual in (
+            ("double_quantization", False), ("compute_dtype", "auto"), ("storage_dtype", "uint8"),
+        ):  # fmt: skip
+            if not four_bit and getattr(self, name) != usual:
+                raise InvalidInput(
+                    f"backbone.{name} is for weights of four bits",
+                    received=f"{name} {getattr(self, name)}, quantization {self.quantization}",
+                    next_step="add --backbone.quantization nf4, or leave it out",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +75,13 @@ class Training:
     judged by how fast its head learns. auto: 0.01 at a width of 384 or less, falling as one over
     the width (Yang et al. 2022, arXiv:2203.03466, table 3), but that of the method where the layer
     starts fitted; same: that of the method."""
+    optimizer: Literal[
+        "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "lion"
+    ] = "adamw"
+    """Optimizer: AdamW in one fused kernel; its state in 8 bits (Dettmers et al. 2022,
+    arXiv:2110.02861) or in pages that leave a full GPU (QLoRA, section 3); Adafactor (Shazeer &
+    Stern 2018, arXiv:1804.04235); Lion (Chen et al. 2023, arXiv:2302.06675), whose learning rate is
+    3 to 10 times lower. Learning rates of methods are for AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate after the warm-up: falls to zero in a line or a half cosine, or stays."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.06

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 LOG_POINTS = 25
 POOL_BATCHES = 50  # batches that are sorted by length together
 SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' plain one knows no warm-up
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "lion": "lion_32bit",
+}
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -207,7 +213,7 @@ def _arguments(
         warmup_steps=math.ceil(training.warmup * num_steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS.get(training.optimizer, training.optimizer),
         bf16=resolve_precision(training.precision) == "bfloat16",
         use_cpu=device() == "cpu",
         seed=derive(seed, "dropout") % 2**32,

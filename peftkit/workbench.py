@@ -66,6 +66,13 @@ class Workbench:
         from peftkit.device import device
 
         recipe = self.recipe
+        bits = recipe.backbone.quantization
+        if bits != "none" and not recipe.method.works_on_quantised:
+            raise Unsupported(
+                f"{type(recipe.method).__name__} trains weights of the blocks, and those that are "
+                f"kept as {bits} cannot be trained. Next: leave --backbone.quantization out, or "
+                "choose lora, bottleneck or another method that adds parameters."
+            )
         loaded = load(
             recipe.backbone,
             locate(recipe.backbone),
@@ -77,7 +84,8 @@ class Workbench:
             reads=recipe.task.reads,
             max_seconds=getattr(recipe.task, "max_seconds", None),
         )
-        loaded.model.to(device())
+        if loaded.quantization == "none":  # else it was loaded to where it belongs
+            loaded.model.to(device())
         return loaded
 
     @cached_property

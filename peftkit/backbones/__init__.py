@@ -8,6 +8,7 @@ from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files,
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
+from peftkit.backbones._quantized import dense_stand_ins, packed_layers
 
 __all__ = [
     "ROLES",
@@ -18,6 +19,7 @@ __all__ = [
     "Pooling",
     "Role",
     "declare_pooling",
+    "dense_stand_ins",
     "families",
     "family_of",
     "from_files",
@@ -26,5 +28,6 @@ __all__ = [
     "locate",
     "mask_frames",
     "model_type",
+    "packed_layers",
     "pool_vectors",
 ]

@@ -12,6 +12,7 @@ from peftkit.backbones._locate import Location
 from peftkit.backbones._padding import move_padding_behind
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
 from peftkit.backbones._processor import load_processor
+from peftkit.backbones._quantized import num_parameters, quantized_loading, settle_quantized
 from peftkit.errors import BackboneNotFound, Unsupported
 from peftkit.seeds import seeded
 
@@ -55,6 +56,7 @@ class LoadedBackbone:
         total_parameters: Parameters of the backbone, head excluded.
         head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
         inputs: What it reads.
+        quantization: As `Backbone.quantization`.
     """
 
     location: Location
@@ -66,6 +68,7 @@ class LoadedBackbone:
     total_parameters: int
     head_is_new: bool = True
     inputs: Inputs = "text"
+    quantization: str = "none"
 
     @property
     def peft_task(self) -> str | None:
@@ -122,7 +125,9 @@ def load(
     dtype = getattr(torch, backbone.dtype)
     with seeded(seed, "weights"):
         if from_pretrained:
-            model, new = _read_weights(auto, location, config, dtype)
+            packing = quantized_loading(backbone, auto, config)
+            model, new = _read_weights(auto, location, config, dtype=dtype, **packing)
+            settle_quantized(model)
         else:
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
     family = family_of(config.model_type)
@@ -140,11 +145,13 @@ def load(
     if head_is_new:
         _initialise(model, head, seed)
     layers = find_layers(model, head=head)
+    if dtype != torch.float32 and backbone.quantization != "none":
+        _keep_in_float32(model, layers.norms)  # as QLoRA's code does
     pooled = auto_class in _POOLED
     pooling = _pooling(backbone, location, config) if pooled else None
     pool_hidden_states(model, pooling)
     move_padding_behind(model, restore=pooling is None)
-    in_head = sum(p.numel() for name in head for p in model.get_submodule(name).parameters())
+    in_head = sum(num_parameters(model.get_submodule(name)) for name in head)
     return LoadedBackbone(
         location=location,
         model=model.eval(),
@@ -152,9 +159,10 @@ def load(
         auto_class=auto_class,
         layers=replace(layers, head=head),
         pooling=pooling,
-        total_parameters=sum(p.numel() for p in model.parameters()) - in_head,
+        total_parameters=num_parameters(model) - in_head,
         head_is_new=head_is_new,
         inputs=inputs,
+        quantization=backbone.quantization,
     )
 
 
@@ -203,13 +211,15 @@ def _choose_class(auto_classes: tuple[str, ...], config: Any) -> str:
     )
 
 
-def _read_weights(auto: Any, location: Location, config: Any, dtype: Any) -> tuple[Any, set[str]]:
+def _read_weights(
+    auto: Any, location: Location, config: Any, **options: Any
+) -> tuple[Any, set[str]]:
     """The model, and the names of the tensors that its files do not hold."""
     from safetensors import SafetensorError
 
     try:
         model, info = from_files(
-            auto, location.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True
+            auto, location.folder, config=config, ignore_mismatched_sizes=True, **options
         )
     except (OSError, SafetensorError) as error:
         raise BackboneNotFound(

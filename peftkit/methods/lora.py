@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.bounds import Ge, Gt, Lt
-from peftkit.errors import InvalidInput
+from peftkit.errors import InvalidInput, Unsupported
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
 from peftkit.methods._peft import resolve_targets, stored_transposed, wrap
@@ -91,6 +91,7 @@ class LoRA(Method):
     def _config(self, backbone: LoadedBackbone, **changes: Any) -> Any:
         from peft import LoraConfig
 
+        self._check_quantized(backbone)
         targets = resolve_targets(backbone, self.targets)
         alpha = int(self.alpha) if float(self.alpha).is_integer() else self.alpha
         options: dict[str, Any] = {
@@ -106,6 +107,20 @@ class LoRA(Method):
             "alpha_pattern": dict(self.alpha_pattern),
         }
         return LoraConfig(**{**options, **changes})
+
+    def _check_quantized(self, backbone: LoadedBackbone) -> None:
+        if backbone.quantization == "none":
+            return
+        if self._moves_weights:
+            raise Unsupported(
+                f"init {self.init} takes its start out of the weights, and those are kept as "
+                f"{backbone.quantization}. Next: choose --method.init default."
+            )
+        if self.dora and backbone.quantization == "int8" and backbone.model.device.type == "cpu":
+            raise Unsupported(
+                "DoRA on int8 fails on a CPU, where bitsandbytes packs such weights anew at every "
+                "step. Next: choose --backbone.quantization nf4, or leave --method.dora out."
+            )
 
     def rate_factor(self, parameter: str) -> float:
         return self.learning_rate_ratio if ".lora_B." in parameter else 1.0
