@@ -171,7 +171,7 @@ class ContinuedPretraining(Method):
             return found.train.select_columns(["text"]), found.source
         whole = bench.recipe.override({"task.size": None, "task.label_noise": 0.0}).task
         rows = whole.load(seed=seed, progress=progress).train
-        return _dataset(whole.texts(rows)), f"the training inputs of {bench.data.source}"
+        return _dataset(whole.texts(rows)), f"the training inputs of {whole.data}"
 
     def _bench(
         self, bench: Workbench, rows: Dataset, *, source: str, backbone: Path | None = None

@@ -53,11 +53,12 @@ UNSUPPORTED = {
         for family in FAMILIES
     },
     **{("tfidf", family): "counts the words" for family in FAMILIES},
+    **{("continued_pretraining", family): "pretraining on text" for family in FAMILIES},
 }
 
 
 def by_default(method: str, family: str) -> bool:
-    """Whether a pair is tried without `-m matrix`: all of LoRA and full, a quarter of the others."""
+    """Whether a pair is tried without `-m matrix`: all of LoRA and full, a quarter of others."""
     number = METHODS.index(method) + FAMILIES.index(family)
     return method in ("lora", "full") or number % 4 == 0
 
