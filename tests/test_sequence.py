@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.record import Record
 from peftkit.reporting.pairing import Metric
 from peftkit.stages import StageMatrix
-from peftkit.stages.carrying import settle_carry
+from peftkit.stages.carrying import lend_body, settle_carry
 from peftkit.stages.report import to_markdown
 from toys import toy_rows, write_csv
 
@@ -61,7 +62,7 @@ def accuracy_by_hand(model: Any, backbone: Any, folder: str, labels: list[str]) 
     """Text by text, without padding, with the plain model."""
     import csv
 
-    rows = list(csv.DictReader((Path(folder) / "test.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((Path(folder) / "test.csv").read_text("utf-8").splitlines()))
     hits = 0
     for row in rows:
         ids = backbone.processor(row["text"], truncation=True, max_length=24, return_tensors="pt")
@@ -88,7 +89,13 @@ def test_full_stages_are_two_runs_and_the_old_head_on_the_new_body(
     later: Any = load_run(tmp_path / "two").predictor
     first.model.bert.load_state_dict(later.model.bert.state_dict())
     kept = accuracy_by_hand(first.model, first.bench.backbone, data["A"], ["finance", "question"])
+    lent = load_run(tmp_path / "out/stage-1")
+    rows = lent.recipe.task.load(seed=3).test
+    before = lent.predictor.outputs(rows)
+    lend_body(load_run(tmp_path / "out/stage-2"), lent, head_too=False)
 
+    np.testing.assert_array_equal(lent.predictor.outputs(rows), first.outputs(rows))
+    assert not np.allclose(before, first.outputs(rows), atol=0.01)
     assert matrix.carry == "full"
     assert matrix.scores[0] == (one.metrics["test"]["accuracy"], None)
     assert matrix.scores[1] == (pytest.approx(kept), two.metrics["test"]["accuracy"])
