@@ -17,7 +17,7 @@ from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.record import Record
 from peftkit.reporting.pairing import Metric
 from peftkit.stages import StageMatrix
-from peftkit.stages.carrying import lend_body, settle_carry
+from peftkit.stages.carrying import as_left, settle_carry
 from peftkit.stages.report import to_markdown
 from toys import toy_rows, write_csv
 
@@ -89,10 +89,9 @@ def test_full_stages_are_two_runs_and_the_old_head_on_the_new_body(
     later: Any = load_run(tmp_path / "two").predictor
     first.model.bert.load_state_dict(later.model.bert.state_dict())
     kept = accuracy_by_hand(first.model, first.bench.backbone, data["A"], ["finance", "question"])
-    lent = load_run(tmp_path / "out/stage-1")
-    rows = lent.recipe.task.load(seed=3).test
-    before = lent.predictor.outputs(rows)
-    lend_body(load_run(tmp_path / "out/stage-2"), lent, head_too=False)
+    rows = recipes("full", "A")[0].task.load(seed=3).test
+    before = load_run(tmp_path / "one").predictor.outputs(rows)
+    lent = as_left([tmp_path / "out/stage-1", tmp_path / "out/stage-2"], "full")
 
     np.testing.assert_array_equal(lent.predictor.outputs(rows), first.outputs(rows))
     assert not np.allclose(before, first.outputs(rows), atol=0.01)
@@ -166,6 +165,11 @@ def test_one_head_serves_data_sets_of_the_very_same_classes(
         labels = ["finance", "question"]
         kept = accuracy_by_hand(later.model, later.bench.backbone, data["A"], labels)
 
+        lent = as_left([out / "stage-1", out / "stage-2"], carry)  # type: ignore[arg-type]
+        rows = lent.recipe.task.load(seed=3).test
+        own = load_run(out / "stage-2/merged" if carry == "new_adapter" else out / "stage-2")
+
+        np.testing.assert_array_equal(lent.predictor.outputs(rows), own.predictor.outputs(rows))
         assert matrix.scores[1][0] == pytest.approx(kept), carry
         assert matrix.datasets == ("A", "A2")
 

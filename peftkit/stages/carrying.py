@@ -116,6 +116,18 @@ def merge(folder: Path) -> None:
     os.replace(temporary, folder / MERGED)
 
 
+def as_left(folders: Sequence[Path], carry: Carry) -> SavedRun:
+    """The first of some stages as the last of them left it: its task and head, the later body.
+
+    Where all of them ask for the very same classes, the head is the later one too.
+    """
+    from peftkit.saved import load_run
+
+    earlier, later = (load_run(backbone_after(f, carry)) for f in (folders[0], folders[-1]))
+    lend_body(later, earlier, head_too=one_head(folders))
+    return earlier
+
+
 def one_head(folders: Sequence[Path]) -> bool:
     """Whether one head was carried through all these runs: all ask for the very same classes."""
     asked = []

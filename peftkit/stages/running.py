@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import InvalidInput
 from peftkit.record import Record, write_atomically
 from peftkit.reporting.pairing import Metric
-from peftkit.stages.carrying import (
-    Carry,
-    backbone_after,
-    lend_body,
-    merge,
-    one_head,
-    settle_carry,
-)
+from peftkit.stages.carrying import Carry, as_left, backbone_after, merge, settle_carry
 from peftkit.stages.matrix import StageMatrix
 
 if TYPE_CHECKING:
     from peftkit.recipe import Recipe
-    from peftkit.saved import SavedRun
     from peftkit.tasks import Progress
 
 PLAN, SCORES, MATRIX, TABLE = "sequence.json", "scores.json", "matrix.json", "matrix.md"
@@ -170,16 +162,10 @@ class _Running:
 
     def _score(self, stage: int, data: int) -> float:
         """The score after a stage on an earlier data set."""
-        earlier, later = self._load(data), self._load(stage)
-        lend_body(later, earlier, head_too=one_head(self.folders[data : stage + 1]))
+        earlier = as_left(self.folders[data : stage + 1], self.carry)
         task = earlier.recipe.task
         if data not in self.tests:
             self.tests[data] = task.load(seed=earlier.recipe.seed).test
         test = self.tests[data]
         _, metrics = task.score(earlier.predictor.outputs(test, self.progress), test)
         return float(metrics[task.metric])
-
-    def _load(self, number: int) -> SavedRun:
-        from peftkit.saved import load_run
-
-        return load_run(backbone_after(self.folders[number], self.carry))
