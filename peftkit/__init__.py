@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peftkit.record import Record, read_records
     from peftkit.reporting import report
     from peftkit.saved import load_run
+    from peftkit.stages import sequence
     from peftkit.study import compare
     from peftkit.tasks import Task
 
@@ -32,6 +33,7 @@ _HOMES = {
     "read_records": "peftkit.record",
     "report": "peftkit.reporting",
     "run": "peftkit.pipeline",
+    "sequence": "peftkit.stages",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "read_records",
     "report",
     "run",
+    "sequence",
 ]
 
 

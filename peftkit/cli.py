@@ -1,4 +1,4 @@
-"""The command `peftkit`: list, doctor, run, compare, report, evaluate, predict.
+"""The command `peftkit`: list, doctor, run, compare, sequence, report, evaluate, predict.
 
 Errors that a user can mend are one paragraph on stderr and exit status 2; a run that ended without
 a result has status 1.
@@ -25,6 +25,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit doctor                                   what will be used on this machine
   peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
+  peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
   peftkit report DIR                               the table again; table.md, table.csv and plots
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
@@ -177,6 +178,17 @@ peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--o
 """
 
 
+def _sequence(argv: list[str]) -> int:
+    from peftkit.environment import quiet_libraries
+    from peftkit.sequence_command import USAGE, sequence_command
+
+    if _wants_help(argv, USAGE, recipe=True):
+        return 0
+    quiet_libraries()
+    sequence_command(argv)
+    return 0
+
+
 def _report(argv: list[str]) -> int:
     from peftkit.reporting import report
 
@@ -292,4 +304,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict,
     "report": _report,
     "run": run_command,
+    "sequence": _sequence,
 }

@@ -15,6 +15,11 @@
 | `peak_reserved_bytes` | by phase; CUDA only: what its caching allocator took |
 | `inference_seconds_per_example` | one pass over a fixed sample, median of repeats |
 | `inference_slowdown` | the same over that of the bare backbone, interleaved |
+| `neutral_nats` | loss on neutral text, nats per token; language models only |
+| `forgetting_nats` | the same minus that of the bare backbone; see `peftkit.forgetting` |
+| `pretraining_steps`, `pretraining_tokens` | of continued pretraining, before the adaptation |
+| `pretraining_seconds`, `pretraining_cpu_seconds` | what of `train_seconds` that took |
+| `adaptation_seconds`, `adaptation_tokens` | what came after it |
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.device import device
+from peftkit.record import CONTINUED
 
 if TYPE_CHECKING:
     from peftkit.predictors import Predictor
@@ -128,7 +134,8 @@ def _cuda_reserved() -> int | None:
 
 def adapter_bytes(folder: Path) -> int:
     """Bytes of weights below `folder`: what an adapter adds to a backbone on disk."""
-    weights = (p for s in ("*.safetensors", "*.npz", "vocabulary.json") for p in folder.glob(s))
+    kinds = ("*.safetensors", f"{CONTINUED}/*.safetensors", "*.npz", "vocabulary.json")
+    weights = (p for kind in kinds for p in folder.glob(kind))
     return sum(path.stat().st_size for path in weights)
 
 

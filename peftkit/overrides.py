@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,32 @@ SHORT = {
     "threads": "training.threads",
 }
 """Short forms of options, as `override` and the command line take them."""
+
+
+_LABEL = re.compile(r"(?P<name>.+?)(?::(?P<options>[A-Za-z_][\w.-]*=.*))?", re.DOTALL)
+_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][\w.-]*=)")
+_OWN_OPTIONS = ("method.", "training.", "backbone.")
+_CALL = "write options after a colon, such as lora:rank=4,alpha=8"
+
+
+def parse_label(label: str) -> tuple[str, dict[str, str]]:
+    """Split `name:option=value,...` into the method's name and the changes to a recipe."""
+    match = _LABEL.fullmatch(label.strip())
+    if match is None or re.fullmatch(r"[\w-]+\(.*\)?", label.strip()):
+        raise InvalidInput("a method cannot be read", received=repr(label), next_step=_CALL)
+    changes = {}
+    for option in _NEXT_OPTION.split(match["options"]) if match["options"] else ():
+        name, _, value = option.partition("=")
+        path = name.replace("-", "_") if "." in name else "method." + name.replace("-", "_")
+        if not path.startswith(_OWN_OPTIONS):
+            raise InvalidInput(
+                f"{name} cannot differ between the methods of a comparison",
+                received=repr(label),
+                allowed="options of the method, training.* and backbone.*",
+                next_step="give it to the whole comparison",
+            )
+        changes[path] = value
+    return match["name"], changes
 
 
 def changed(body: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:

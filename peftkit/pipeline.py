@@ -14,15 +14,14 @@ from peftkit.backbones import locate
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
 from peftkit.device import resolve_precision
 from peftkit.environment import environment
-from peftkit.record import Record, record_key, write_atomically
+from peftkit.forgetting import Forgetting
+from peftkit.record import MANIFEST, Record, record_key, write_atomically
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
     from peftkit.predictors import Predictor
     from peftkit.recipe import Recipe
     from peftkit.tasks import Progress, TaskData
-
-MANIFEST = "peftkit.json"
 
 
 def run(
@@ -33,6 +32,7 @@ def run(
     progress: Progress | None = None,
     features_folder: Path | None = None,
     limit: int | None = None,
+    start_from: Path | None = None,
 ) -> Record:
     """Train, evaluate and measure one recipe.
 
@@ -45,6 +45,7 @@ def run(
         features_folder: Where features of the frozen backbone are shared with other runs.
         limit: Validation and test rows looked at, for trying a recipe out; none: all. Numbers of
             few rows say little: the record has a note of it.
+        start_from: Folder of an earlier run, whose adapter training goes on from.
 
     Returns:
         The record, status "done".
@@ -64,7 +65,7 @@ def run(
         data = recipe.task.load(seed=recipe.seed, progress=progress)
         if limit is not None:
             data = _first_rows(data, limit)
-        bench = Workbench(recipe, data, folder, features_folder, progress)
+        bench = Workbench(recipe, data, folder, features_folder, progress, start_from=start_from)
         meter = Meter()
         with meter.phase("load"):
             if recipe.method.needs_backbone:
@@ -72,6 +73,7 @@ def run(
         if recipe.method.needs_backbone:
             remarks = recipe.task.remarks(data, bench.backbone)
             data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
+        forgetting = Forgetting.begin(bench)
         with meter.phase("train"):
             predictor = recipe.method.fit(bench)
         with meter.phase("evaluate"):
@@ -86,15 +88,15 @@ def run(
             metrics={"test": dict(metrics), "validation": dict(validation)},
             predictions=predictions,
             history=bench.trained.history if bench.trained else [],
-            costs=_costs(bench, meter, predictor, folder),
-            data=_describe_data(data),
+            costs=_costs(bench, meter, predictor, folder) | forgetting.costs(predictor),
+            data=_describe_data(data) | forgetting.text,
             backbone=_describe_backbone(bench),
             environment={
                 **environment(),
                 "threads": recipe.training.threads,
                 "precision": resolve_precision(recipe.training.precision),
             },
-            notes=list(data.notes),
+            notes=[*data.notes, *bench.notes],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if keep:
@@ -135,9 +137,9 @@ def facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def _key(recipe: Recipe, bench: Workbench, data: TaskData) -> str:
-    weights = locate(recipe.backbone).fingerprint
     precision = resolve_precision(recipe.training.precision)
-    return record_key(recipe.fingerprint(precision=precision), data.fingerprint, weights)
+    own = recipe.fingerprint(precision=precision)
+    return record_key(own, data.fingerprint, bench.weights_fingerprint)
 
 
 def _describe_data(data: TaskData) -> dict[str, Any]:
@@ -184,10 +186,12 @@ def _costs(bench: Workbench, meter: Meter, predictor: Predictor, folder: Path) -
         "adapter_bytes": adapter_bytes(folder),
     }
     if bench.trained:
-        seconds = max(costs["train_seconds"], 1e-9)
+        earlier = bench.costs.get("pretraining_seconds", 0.0)
+        seconds = max(costs["train_seconds"] - earlier, 1e-9)
         costs["examples_per_second"] = bench.trained.num_examples / seconds
         costs["tokens_per_second"] = bench.trained.num_tokens / seconds
         costs["steps"] = bench.trained.steps
+    costs |= bench.costs
     if bench.features_seconds:
         costs["features_seconds"] = bench.features_seconds
     model = getattr(predictor, "model", None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EARLIER = (
     "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "1_Pooling/config.json",
-    "vocabulary.json", "tfidf.npz",
+    "vocabulary.json", "tfidf.npz", "backbone/*",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class Predictor(Protocol):
 
 def clear_earlier(folder: Path) -> None:
     """Delete the weights of an earlier run in `folder`, of whatever method, before new ones."""
-    from peftkit.pipeline import MANIFEST
+    from peftkit.record import MANIFEST
 
     if (folder / MANIFEST).is_file():  # else the files are none of peftkit's
         for pattern in EARLIER:

@@ -19,6 +19,10 @@ from peftkit.errors import InvalidInput
 
 Status = Literal["done", "diverged", "out_of_memory", "unsupported", "failed"]
 FORMAT = 1
+MANIFEST = "peftkit.json"
+"""File of a run's folder that says what is needed to use it again."""
+CONTINUED = "backbone"
+"""Folder in that of a run, of a backbone whose own pretraining was continued there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput, WrongBackbone
-from peftkit.pipeline import MANIFEST
 from peftkit.recipe import Recipe
+from peftkit.record import MANIFEST
 from peftkit.tasks import TaskData
 from peftkit.workbench import Workbench
 

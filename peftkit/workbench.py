@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from peftkit.backbones import LoadedBackbone, from_files, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
-from peftkit.record import record_key
+from peftkit.record import MANIFEST, record_key
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Workbench:
         trained: How the last training went.
         validation_seconds: Wall and CPU seconds spent evaluating in between.
         features_seconds: Wall seconds that features taken from `features_folder` had cost.
+        start_from: Folder of an earlier run, whose adapter training goes on from.
+        new_output_layer: As `peftkit.backbones.load` takes it.
+        costs: What a method measured beside the usual, by the names of a record.
+        notes: What a method has to tell a reader of the record.
     """
 
     recipe: Recipe
@@ -58,6 +63,10 @@ class Workbench:
     validation_seconds: tuple[float, float] = (0.0, 0.0)
     features_seconds: float = 0.0
     virtual_tokens: int = 0
+    start_from: Path | None = None
+    new_output_layer: bool = False
+    costs: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _encoded: dict[str, list[Example]] = field(default_factory=dict)
 
     @cached_property
@@ -83,6 +92,7 @@ class Workbench:
             from_pretrained=recipe.method.from_pretrained,
             reads=recipe.task.reads,
             max_seconds=getattr(recipe.task, "max_seconds", None),
+            new_output_layer=self.new_output_layer,
         )
         if loaded.quantization == "none":  # else it was loaded to where it belongs
             loaded.model.to(device())
@@ -102,13 +112,7 @@ class Workbench:
         asked: int | None = getattr(self.recipe.task, "max_length", None)
         if asked is None:
             return 0
-        model = self.backbone.model
-        room = getattr(model.config, "max_position_embeddings", None) or 10**6
-        for name, module in model.named_modules():
-            padding = getattr(module, "padding_idx", None)
-            if name.endswith("position_embeddings") and padding is not None:
-                room -= padding + 1  # RoBERTa's start after the padding index
-        room -= self.virtual_tokens
+        room = self.room
         if room < 8:
             raise InvalidInput(
                 "there is no room for text beside the virtual tokens",
@@ -117,6 +121,17 @@ class Workbench:
                 next_step="lower --method.num-tokens",
             )
         return min(asked, room)
+
+    @property
+    def room(self) -> int:
+        """Positions that the backbone has for a text, beside a prompt."""
+        model = self.backbone.model
+        room = getattr(model.config, "max_position_embeddings", None) or 10**6
+        for name, module in model.named_modules():
+            padding = getattr(module, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                room -= padding + 1  # RoBERTa's start after the padding index
+        return int(room) - self.virtual_tokens
 
     def encode(self, rows: Dataset) -> list[Example]:
         """Token ids of rows, encoded once."""
@@ -158,8 +173,36 @@ class Workbench:
         for parameter in fixed:
             parameter.requires_grad_(False)
         _train_in_float32(model)
+        if self.start_from:
+            self._go_on(model, self.start_from)
         self.virtual_tokens = _virtual_tokens(model)
         return model
+
+    def _go_on(self, model: Any, folder: Path) -> None:
+        """Give a fresh adapter the weights of the one in `folder`; its head, if of these labels."""
+        from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        if not isinstance(model, PeftModel) or model.active_peft_config.peft_type == "P_TUNING":
+            raise Unsupported(
+                f"{type(self.recipe.method).__name__} keeps no adapter that training could go on "
+                "from: what is saved is not what was trained. Next: choose lora, prompt_tuning or "
+                "bottleneck."
+            )
+        before = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        asked = (before["recipe"]["task"]["name"], before["labels"])
+        same_head = asked == (self.recipe.to_dict()["task"]["name"], self.data.labels) and asked[1]
+        own = get_peft_model_state_dict(model, save_embedding_layers=False)
+        saved = load_file(folder / "adapter_model.safetensors", device=str(model.device))
+        kept = {n: t for n, t in saved.items() if same_head or not self.in_head(n)}
+        strange = [n for n, t in kept.items() if n not in own or own[n].shape != t.shape]
+        if strange or any(n not in kept and not self.in_head(n) for n in own):
+            raise Unsupported(
+                f"the adapter in {folder} is not one that {type(self.recipe.method).__name__} with "
+                f"these options trains ({strange[0] if strange else 'tensors are missing'} differs)"
+                ". Next: give every stage the same method and options, and plain LoRA no init."
+            )
+        set_peft_model_state_dict(model, {**own, **kept})
 
     def parameters(self, model: nn.Module) -> Parameters:
         """Count what requires gradients, the head apart."""
@@ -167,7 +210,7 @@ class Workbench:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 total += parameter.numel()
-                if self._in_head(name):
+                if self.in_head(name):
                     head += parameter.numel()
         return Parameters(method=total - head, head=head)
 
@@ -178,7 +221,8 @@ class Workbench:
             return found
         return found[:, -inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1] :]
 
-    def _in_head(self, name: str) -> bool:
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter, by its name, is one of the new output layer."""
         return any(f".{part}." in f".{name}" for part in self.backbone.layers.head)
 
     def head_learning_rate(self, rate: float) -> float:
@@ -209,7 +253,7 @@ class Workbench:
         all_head = examples is not None and self.recipe.training.learning_rate is None
 
         def factor(name: str) -> float:
-            if all_head or self._in_head(name):
+            if all_head or self.in_head(name):
                 return head_rate / rate
             return self.recipe.method.rate_factor(name)
 
@@ -236,10 +280,18 @@ class Workbench:
         folder = self.folder / "checkpoints"
         if self.recipe.training.save_every is None:
             return folder
-        weights = self.backbone.location.fingerprint
         precision = resolve_precision(self.recipe.training.precision)
         own = self.recipe.fingerprint(precision=precision)
-        return folder / record_key(own, self.data.fingerprint, weights)
+        return folder / record_key(own, self.data.fingerprint, self.weights_fingerprint)
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Hash over the weights that training starts from: those files, and an earlier adapter."""
+        found = locate(self.recipe.backbone).fingerprint
+        if self.start_from is None:
+            return found
+        adapter = (self.start_from / "adapter_model.safetensors").read_bytes()
+        return hashlib.sha256(found.encode() + adapter).hexdigest()
 
     def predictor(self, model: nn.Module) -> ModelPredictor:
         """Make a predictor of a trained model."""

@@ -46,8 +46,10 @@ _SOME = {
 }
 _NO_HEAD = "no head for this task"  # transformers has no class for the task on the architecture
 _VIRTUAL = (*PROMPTS, "prefix_tuning")
+_DAMAGED = {("continued_pretraining", f): "restore damaged text" for f in ("bart", "t5")}
 _TEXT = {
     **_SOME,
+    **_DAMAGED,
     **{
         ("prefix_tuning", family): "takes keys and values from outside"
         for family in ("albert", "deberta_v2", "distilbert", "modernbert")
@@ -72,6 +74,7 @@ UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {
     },
     "question_answering": {
         **_SOME,
+        **_DAMAGED,
         **{
             ("prefix_tuning", family): "without the types of tokens"
             for family in FAMILIES

@@ -57,6 +57,7 @@ class LoadedBackbone:
         head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
         inputs: What it reads.
         quantization: As `Backbone.quantization`.
+        own_output: False where tokens are predicted by a new layer, which the files do not hold.
     """
 
     location: Location
@@ -69,6 +70,7 @@ class LoadedBackbone:
     head_is_new: bool = True
     inputs: Inputs = "text"
     quantization: str = "none"
+    own_output: bool = True
 
     @property
     def peft_task(self) -> str | None:
@@ -87,6 +89,7 @@ def load(
     inputs: Inputs = "text",
     reads: Literal["text", "word", "span", "token"] = "text",
     max_seconds: float | None = None,
+    new_output_layer: bool = False,
 ) -> LoadedBackbone:
     """Load a backbone and give it a new head.
 
@@ -105,6 +108,8 @@ def load(
         inputs: As `Task.inputs`.
         reads: As `Task.reads`.
         max_seconds: The longest sound, for backbones whose sounds are all of one length.
+        new_output_layer: Where tokens are predicted and the files hold no layer for it: take a new
+            one, tied to the input embeddings, which counts as the backbone's own.
 
     Raises:
         BackboneNotFound: The files are no model of a known architecture.
@@ -127,17 +132,24 @@ def load(
         if from_pretrained:
             packing = quantized_loading(backbone, auto, config)
             model, new = _read_weights(auto, location, config, dtype=dtype, **packing)
+            if new_output_layer and _output_is_loose(model, new):
+                config.tie_word_embeddings = True
+                model, new = _read_weights(auto, location, config, dtype=dtype, **packing)
             settle_quantized(model)
         else:
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
     family = family_of(config.model_type)
     if family and family.shorten and max_seconds is not None:
         family.shorten(model, processor, max_seconds)
-    if reads == "token" and new:
-        raise Unsupported(
-            f"the files of {location.name!r} hold no output layer that predicts tokens (missing: "
-            f"{', '.join(sorted(new)[:3])}). Next: choose a backbone that was saved with its own."
-        )
+    own_output = not (reads == "token" and new)
+    if not own_output:
+        if not new_output_layer:
+            raise Unsupported(
+                f"the files of {location.name!r} hold no output layer that predicts tokens "
+                f"(missing: {', '.join(sorted(new)[:3])}). Next: choose a backbone that was saved "
+                "with its own, or --method continued_pretraining, which trains a new one."
+            )
+        new = set()  # drawn by transformers just now; trained with all the rest, as one of it
     head = _head_modules(model, new, keeps_own=reads == "token")
     if dtype != torch.float32:
         _keep_in_float32(model, head)
@@ -163,7 +175,16 @@ def load(
         head_is_new=head_is_new,
         inputs=inputs,
         quantization=backbone.quantization,
+        own_output=own_output,
     )
+
+
+def _output_is_loose(model: Any, new: set[str]) -> bool:
+    """Whether the layer that predicts tokens is new, and would have weights of its own."""
+    output = model.get_output_embeddings()
+    if output is None or output.weight is model.get_input_embeddings().weight:
+        return False
+    return any(model.get_parameter(name) is output.weight for name in new if "weight" in name)
 
 
 def _read_config(location: Location) -> Any:

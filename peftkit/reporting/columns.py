@@ -132,6 +132,7 @@ def _cost_columns(table: Table) -> list[Column]:
         ("training memory", ("train", "memory"), _memory, 6),
         ("inference time", ("inference", "per ex."), _cost(_INFERENCE, q.milliseconds), 9),
         ("inference slowdown", ("infer.", "slowdown"), _cost("inference_slowdown", q.ratio), 10),
+        ("forgetting, nats", ("forgets", "nats"), _cost("forgetting_nats", q.nats), 7),
     ]
     rows = [table.row(method, table.sizes[-1]) for method in table.methods]
     return [

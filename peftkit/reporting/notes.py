@@ -86,6 +86,8 @@ def costs(table: Table) -> str:
     text += "peak above the idle process (on CUDA: allocated)"
     if any(row.cost("inference_slowdown") for row in table.rows):
         text += "; slowdown is against the bare backbone"
+    if neutral := table.fact("neutral_text"):
+        text += f"; forgetting is the change in loss on {neutral}, nats per token"
     if len(machines) > 1:
         text += f". Measured in {len(machines)} settings, so not comparable throughout"
     elif machines:

@@ -48,6 +48,11 @@ def ratio(value: float | None) -> str:
     return ABSENT if _absent(value) else f"{float(value or 0):.2f}x"
 
 
+def nats(value: float | None) -> str:
+    """A change in loss, with its sign: +0.031, -0.004."""
+    return ABSENT if _absent(value) else f"{float(value or 0):+.3f}"
+
+
 def _absent(value: float | None) -> bool:
     """Whether there is no number to show."""
     return value is None or not math.isfinite(value)

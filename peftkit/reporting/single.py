@@ -24,12 +24,20 @@ def describe(record: Record, out: Path | None) -> str:
         "time": f"{quantities.seconds(costs['train_seconds'])} to train, "
         f"{quantities.seconds(costs['evaluate_seconds'])} to evaluate",
         "memory": f"{quantities.size_in_bytes(memory)} at the peak of training",
+        "forgetting": _forgetting(record),
         "on disk": quantities.size_in_bytes(costs["adapter_bytes"]),
     }
     lines |= {f"note {i}": note for i, note in enumerate(record.notes, start=1)}
     if out is not None:
         lines["saved"] = f"{out} (use it: peftkit predict {out} --text ...)"
-    return "".join(f"{name:11} {text}\n" for name, text in lines.items())
+    return "".join(f"{name:11} {text}\n" for name, text in lines.items() if text)
+
+
+def _forgetting(record: Record) -> str:
+    if "forgetting_nats" not in record.costs:
+        return ""
+    change = quantities.nats(record.costs["forgetting_nats"])
+    return f"{change} nats a token on {record.data['neutral_text']}"
 
 
 def _metrics(metrics: dict[str, float]) -> str:

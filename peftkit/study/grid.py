@@ -8,12 +8,12 @@ options may be given too (`lora:training.learning_rate=1e-3`). Data and seed are
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peftkit.errors import InvalidInput
+from peftkit.overrides import parse_label
 from peftkit.recipe import Recipe
 from peftkit.record import record_key
 
@@ -21,10 +21,6 @@ Facts = Mapping[str, Any]
 """What a recipe runs on: "data" (source, fingerprint, num_train before any subset, ...) and
 "backbone" (name, fingerprint, total_parameters), as records hold them, and the "precision"."""
 
-_LABEL = re.compile(r"(?P<name>.+?)(?::(?P<options>[A-Za-z_][\w.-]*=.*))?", re.DOTALL)
-_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][\w.-]*=)")
-_OWN_OPTIONS = ("method.", "training.", "backbone.")
-_CALL = "write options after a colon, such as lora:rank=4,alpha=8"
 # Cost of a training example, relative to full fine-tuning; only the order of cells rests on it, and
 # the time left until cells like them have been measured.
 _COST = {"reference": 0.0, "none": 0.0, "head": 0.35, "partial": 0.7, "retrain": 1.5}
@@ -72,26 +68,6 @@ class GridCell:
         size = "all examples" if self.size is None else f"{self.size} examples"
         noise = f", noise {self.noise:g}" if self.noise else ""
         return f"{self.label}, {size}{noise}, seed {self.recipe.seed}"
-
-
-def parse_label(label: str) -> tuple[str, dict[str, str]]:
-    """Split `name:option=value,...` into the method's name and the changes to a recipe."""
-    match = _LABEL.fullmatch(label.strip())
-    if match is None or re.fullmatch(r"[\w-]+\(.*\)?", label.strip()):
-        raise InvalidInput("a method cannot be read", received=repr(label), next_step=_CALL)
-    changes = {}
-    for option in _NEXT_OPTION.split(match["options"]) if match["options"] else ():
-        name, _, value = option.partition("=")
-        path = name.replace("-", "_") if "." in name else "method." + name.replace("-", "_")
-        if not path.startswith(_OWN_OPTIONS):
-            raise InvalidInput(
-                f"{name} cannot differ between the methods of a comparison",
-                received=repr(label),
-                allowed="options of the method, training.* and backbone.*",
-                next_step="give it to the whole comparison",
-            )
-        changes[path] = value
-    return match["name"], changes
 
 
 def recipes(

@@ -63,6 +63,9 @@ class WrittenTask(Task):
     """Column of the source; none: found by name."""
     target_column: str | None = None
     """Column of the target or of several references; none: found by name."""
+    neutral_text: str | None = None
+    """Text that a decoder's forgetting is measured on: a file, a folder, a bundled corpus or a data
+    set of the hub (validation rows); none: Python's language reference."""
 
     def __post_init__(self) -> None:
         settle(self, "task")

@@ -51,6 +51,9 @@ class LanguageModeling(Task):
     """Tokens of a block."""
     text_column: str | None = None
     """Column of the text; none: text."""
+    neutral_text: str | None = None
+    """Text that forgetting is measured on: a file, a folder, a bundled corpus or a data set of the
+    hub (validation rows); none: Python's language reference."""
 
     def __post_init__(self) -> None:
         settle(self, "task")

@@ -131,5 +131,6 @@ CLOSED_FORMS: dict[str, Callable[[str, dict[str, torch.nn.Parameter]], int]] = {
     "last_layers": _last_two_blocks,
     "bitfit": lambda family, _: BIASES[family],
     "full": _everything_but_the_head,
+    "continued_pretraining": _everything_but_the_head,
     "scratch": _everything_but_the_head,
 }

@@ -24,6 +24,7 @@ WRITERS = tuple(name for name in FAMILIES if families()[name].pooling == "last")
 UNSUPPORTED = {
     **{(m, f): "no head for this task" for m in METHODS for f in FAMILIES if f not in WRITERS},
     **{("bitfit", f): "no bias to train" for f in ("gemma", "llama", "mistral", "t5")},
+    **{("continued_pretraining", f): "restore damaged text" for f in ("bart", "marian", "t5")},
     **{("linear_probe", f): "no new one to train" for f in FAMILIES},
     **{("tfidf", f): "parts of it" for f in FAMILIES},
 }

@@ -53,6 +53,7 @@ UNSUPPORTED = {
         for family in FAMILIES
     },
     **{("tfidf", family): "counts the words" for family in FAMILIES},
+    **{("continued_pretraining", family): "pretraining on text" for family in FAMILIES},
 }
 
 
