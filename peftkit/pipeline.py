@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import locate
+from peftkit.checks import check_data, refuse
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
 from peftkit.device import resolve_precision
 from peftkit.environment import environment
@@ -48,6 +50,7 @@ def run(
 
     Raises:
         InvalidInput: The recipe does not fit its data or backbone.
+            The data check found errors.
         Unsupported: Method and backbone do not go together.
         Diverged: Training left the finite numbers.
     """
@@ -67,6 +70,7 @@ def run(
         if recipe.method.needs_backbone:
             remarks = recipe.task.remarks(data, bench.backbone)
             data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
+        findings = _checked(bench, features_folder)
         with meter.phase("train"):
             predictor = recipe.method.fit(bench)
         with meter.phase("evaluate"):
@@ -82,14 +86,14 @@ def run(
             predictions=predictions,
             history=bench.trained.history if bench.trained else [],
             costs=_costs(bench, meter, predictor, folder),
-            data=_describe_data(data),
+            data={**_describe_data(data), "checks": findings},
             backbone=_describe_backbone(bench),
             environment={
                 **environment(),
                 "threads": recipe.training.threads,
                 "precision": resolve_precision(recipe.training.precision),
             },
-            notes=list(data.notes),
+            notes=[*data.notes, *(found["note"] for found in findings)],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if keep:
@@ -97,6 +101,36 @@ def run(
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
+
+
+def _checked(bench: Workbench, folder: Path | None) -> list[dict[str, Any]]:
+    """Check the data before training, once for all methods that share `folder`.
+
+    Returns:
+        Warnings: "check", "count" and "note".
+
+    Raises:
+        InvalidInput: There are errors.
+    """
+    recipe = bench.recipe
+    inputs = [recipe.to_dict()["task"], recipe.seed, bench.data.fingerprint]
+    if recipe.method.needs_backbone:
+        inputs += [locate(recipe.backbone).fingerprint, bench.max_length]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+    kept = folder and folder / f"{digest}.checks.json"
+    if kept and kept.is_file():
+        found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    findings = check_data(bench)
+    refuse(findings)
+    found = [
+        {"check": each.check, "count": each.count, "note": each.note}
+        for each in findings
+        if each.level == "warning"
+    ]
+    if kept:
+        write_atomically(kept, json.dumps(found))
+    return found
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:

@@ -65,20 +65,30 @@ class Workbench:
         """The backbone with a new head, on the device."""
         from peftkit.device import device
 
+        loaded = self._load(from_pretrained=self.recipe.method.from_pretrained)
+        loaded.model.to(device())
+        return loaded
+
+    def load_without_weights(self) -> None:
+        """Let `backbone` be one that only encodes rows: its model takes no memory."""
+        import torch
+
+        with torch.device("meta"):
+            self.backbone = self._load(from_pretrained=False)
+
+    def _load(self, *, from_pretrained: bool) -> LoadedBackbone:
         recipe = self.recipe
-        loaded = load(
+        return load(
             recipe.backbone,
             locate(recipe.backbone),
             auto_classes=recipe.task.auto_classes,
             inputs=recipe.task.inputs,
             labels=self.data.labels,
             seed=recipe.seed,
-            from_pretrained=recipe.method.from_pretrained,
+            from_pretrained=from_pretrained,
             reads=recipe.task.reads,
             max_seconds=getattr(recipe.task, "max_seconds", None),
         )
-        loaded.model.to(device())
-        return loaded
 
     @cached_property
     def collate(self) -> Collate:

@@ -231,6 +231,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def written_with(self, backbone: LoadedBackbone) -> Any:
+        """The tokenizer of what the model writes."""
+        return backbone.processor
+
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         """Predictions per item, and the metrics over them.
 
