@@ -123,7 +123,7 @@ def test_contexts_that_splits_share_are_found_under_other_questions(tmp_path: Pa
         for name, part in SIZES.items()
     }
     clean = found_in(tmp_path / "clean", rows, "question_answering")
-    rows["test"][4]["context"] = rows["train"][6]["context"]
+    rows["test"][4] |= {name: rows["train"][6][name] for name in ("context", "answers")}
     planted = found_in(tmp_path / "planted", rows, "question_answering")
 
     assert clean["shared context"].level == "ok"

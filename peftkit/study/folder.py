@@ -3,7 +3,7 @@
     OUT/study.json             the grid, the inputs and the versions
     OUT/records/<key>.json     one record a cell, whole or absent
     OUT/models/<key>/          trained weights, as far as they are kept
-    OUT/features/              features of the frozen backbone and warnings of the data check, shared
+    OUT/features/              what cells share: features of the frozen backbone, data checks
     OUT/logs/<key>.log         what a cell printed, unless it ended well
     OUT/.lock                  held by the comparison that writes here
 
