@@ -138,7 +138,7 @@ def test_near_duplicates_of_training_rows_are_counted_apart_from_equal_ones(tmp_
         "train": [{"text": "how can i transfer the money to my new bank card", "label": "a"},
                   {"text": "please read and write each row", "label": "b"}],
         "validation": [{"text": "plot a matrix", "label": "a"}, {"text": "b c d e", "label": "b"}],
-        "test": [{"text": "How can I transfer money to my new bank card?", "label": "a"},
+        "test": [{"text": "Can I transfer money to a new card?", "label": "a"},
                  {"text": "How can I transfer the money to my new bank card now?", "label": "a"},
                  {"text": "please read and write each row", "label": "b"}],
     }  # fmt: skip
@@ -193,15 +193,21 @@ def test_classes_that_held_out_rows_lack_are_named(tmp_path: Path) -> None:
     assert classes.example == "train row 5"
 
 
-def test_classes_that_the_drawn_rows_lack_are_told_with_the_rows_they_cost(tmp_path: Path) -> None:
-    rows = labelled_rows()
-    for split in rows.values():
-        split[2]["label"] = split[3]["label"] = "rare"
-    classes = found_in(tmp_path, rows, size=2)["classes"]
+def test_tags_that_the_drawn_rows_lack_are_told_with_the_rows_they_cost(tmp_path: Path) -> None:
+    rows = {
+        name: [{"tokens": text.split(), "tags": ["B-verb", *["O"] * 5]} for text in SENTENCES[part]]
+        for name, part in SIZES.items()
+    }
+    for split, row in (("train", 39), ("test", 4), ("test", 5)):
+        rows[split][row]["tags"][2] = "B-noun"
+    drawn = found_in(tmp_path, rows, "token_classification", size=2)
+    classes = drawn["classes"]
 
-    assert "1 of 3 classes of test rows have no train row (2 of 24 test rows (8.3 %)): rare" in (
-        classes.text
+    assert drawn["rows"].text == "2 train, 16 validation, 24 test"
+    assert classes.text == (
+        "1 of 3 classes of test rows have no train row (2 of 24 test rows (8.3 %)): B-noun"
     )
+    assert classes.example == "test row 4"
 
 
 def test_tags_that_a_split_lacks_are_named(tmp_path: Path) -> None:
@@ -254,14 +260,15 @@ def test_rows_whose_labels_are_all_masked_warn_and_stop_where_they_are_all(tmp_p
 
 
 def test_answers_that_no_window_holds_teach_nothing(tmp_path: Path) -> None:
-    rows = {
-        name: [{"question": "what ?", "context": text, "answers": {"text": [], "answer_start": []}}
-               for text in SENTENCES[part]]
-        for name, part in SIZES.items()
-    }  # fmt: skip
-    rows["train"][2]["answers"] = {"text": ["the"], "answer_start": [4]}
+    def ask(context: str, *answers: str) -> dict[str, Any]:
+        starts = [context.index(answer) for answer in answers]
+        own = {"text": list(answers), "answer_start": starts}
+        return {"question": "what ?", "context": context, "answers": own}
+
+    rows = {name: [ask(text, "the") for text in SENTENCES[part]] for name, part in SIZES.items()}
     long = " ".join(SENTENCES[:5])
-    rows["train"][4] |= {"context": long, "answers": {"text": [long], "answer_start": [0]}}
+    rows["train"][4] = ask(long, long)
+    rows["train"][5] = ask(SENTENCES[5])  # has no answer, and is taught so
     labels = found_in(tmp_path, rows, "question_answering", max_length=16)["labels"]
 
     assert (labels.level, labels.count, labels.example) == ("warning", 1, "train row 4")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import Unsupported
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +41,10 @@ class Split:
     def shown(self) -> list[str]:
         """Each row's input: a text, or the name of a file."""
         if self.task.inputs == "text":
-            return self.task.texts(self.rows)
+            try:
+                return self.task.texts(self.rows)
+            except (NotImplementedError, Unsupported):  # then rows are the same as a whole or not
+                return [str(row) for row in self.rows]
         return [str(value["path"]) for value in self.rows[self.task.inputs]]
 
     @cached_property
@@ -75,7 +81,10 @@ class Split:
         return [
             name
             for name, values in head.items()
-            if not all(_plain(v) in k for v, k in zip(values, self.keys, strict=False))
+            if not all(
+                isinstance(value, str | list) and normal(" ".join(_texts(value))) in key
+                for value, key in zip(values, self.keys, strict=False)
+            )
         ]
 
     @cached_property
@@ -84,7 +93,11 @@ class Split:
 
     def answers(self, row: int) -> set[str]:
         """The answers of one row: its label, or each of its references."""
-        return {leaf for column in self._answers for leaf in _leaves(column[row])}
+        return self.written_answers(row) or {repr([column[row] for column in self._answers])}
+
+    def written_answers(self, row: int) -> set[str]:
+        """Those answers of one row that are texts."""
+        return {normal(text) for column in self._answers for text in _texts(column[row])}
 
     def example(self, row: int) -> str:
         """The row's name."""
@@ -96,17 +109,10 @@ def normal(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _plain(value: Any) -> str:
-    words = value if isinstance(value, str) else " ".join(map(str, value)) if value else ""
-    return normal(words)
-
-
-def _leaves(value: Any) -> set[str]:
-    """The texts in a value, or else the value as it is."""
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value."""
     if isinstance(value, str):
-        return {normal(value)}
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list) and any(isinstance(v, str | dict | list) for v in value):
-        return {leaf for each in value for leaf in _leaves(each)}
-    return {repr(value)}
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

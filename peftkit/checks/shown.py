@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from peftkit.tasks import Example
     from peftkit.workbench import Workbench
 
+CONTEXT = 8  # tokens before one that decide how it reads
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -118,10 +120,14 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> list[Piece]:
 
     Decoding them one by one would lose spaces, and letters that are several tokens.
     """
-    pieces, before = [], ""
+    pieces = []
     for i in range(len(ids)):
-        whole = tokenizer.decode(ids[: i + 1], clean_up_tokenization_spaces=False)
+        near = range(max(0, i - CONTEXT), i)
+        before, whole = (
+            tokenizer.decode([ids[j] for j in each], clean_up_tokenization_spaces=False)
+            for each in (near, range(near.start, i + 1))
+        )
+        before = before.rstrip("\ufffd")  # half a letter, which this token completes
         same = takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
         pieces.append(Piece(whole[sum(1 for _ in same) :]))
-        before = whole.rstrip("\ufffd")  # half a letter, which the next token completes
     return pieces

@@ -183,7 +183,10 @@ class Task:
         raise NotImplementedError
 
     def texts(self, rows: Dataset) -> list[str]:
-        """Each row as one string, for methods without a tokenizer."""
+        """What each row asks, as one string.
+
+        Methods without a tokenizer read it; to the data check rows are the same if these are.
+        """
         raise NotImplementedError
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
