@@ -81,10 +81,7 @@ class Split:
         return [
             name
             for name, values in head.items()
-            if not all(
-                isinstance(value, str | list) and normal(" ".join(_texts(value))) in key
-                for value, key in zip(values, self.keys, strict=False)
-            )
+            if not all(_stands_in(v, k) for v, k in zip(values, self.keys, strict=False))
         ]
 
     @cached_property
@@ -107,6 +104,12 @@ class Split:
 def normal(text: str) -> str:
     """A text in lower case with single spaces."""
     return " ".join(text.lower().split())
+
+
+def _stands_in(value: Any, key: str) -> bool:
+    """Whether a text, or a list of words, is part of a row's input."""
+    words = list(_texts(value)) if isinstance(value, str | list) else []
+    return bool(words) and normal(" ".join(words)) in key
 
 
 def _texts(value: Any) -> Iterator[str]:
