@@ -52,7 +52,7 @@ def _shared_passages(splits: list[Split]) -> list[Finding]:
     inputs = [name for name in train.texts if name not in train.answer_columns]
     if len(inputs) < 2:
         return []
-    longest = max(inputs, key=lambda name: sum(map(len, train.rows[name][:])))
+    longest = max(inputs, key=lambda name: sum(len(text or "") for text in train.rows[name][:]))
     column = {s.name: [normal(text or "") for text in s.rows[longest]] for s in splits}
     parts, example, quote, total = [], "", "", 0
     for early, late in combinations(splits, 2):
@@ -111,16 +111,15 @@ def _repeated(splits: list[Split]) -> Finding:
     total = whole = 0
     for split in splits:
         rows = same = 0
-        for first, *later in split.first.values():
-            seen = [split.answers(first)] if later else []
-            for row in later:
-                own = split.answers(row)
-                rows += 1
-                if own in seen:
+        for own in split.first.values():
+            seen: dict[frozenset[str], int] = {}  # the first row of each answer
+            for row in own if len(own) > 1 else ():
+                first = seen.setdefault(frozenset(split.answers(row)), row)
+                if first != row:
                     same += 1
                     example = example or f"{split.example(row)} is {split.example(first)}"
                     quote = quote or short(split.shown[row])
-                seen.append(own)
+            rows += len(own) - 1
         total, whole = total + rows, whole + same
         if rows:
             answers = f", {same:,} with its answer" if split.answer_columns else ""
