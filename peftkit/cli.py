@@ -1,4 +1,4 @@
-"""The command `peftkit`: list, doctor, run, compare, sequence, report, evaluate, predict.
+"""The command `peftkit`: list, doctor, check, run, compare, sequence, report, evaluate, predict.
 
 Errors that a user can mend are one paragraph on stderr and exit status 2; a run that ended without
 a result has status 1.
@@ -23,6 +23,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
 
   peftkit list [methods|tasks|backbones|formats]   what there is
   peftkit doctor                                   what will be used on this machine
+  peftkit check --task NAME [--show N]             what is wrong with data, before any training
   peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
@@ -95,6 +96,16 @@ def _doctor(argv: list[str]) -> int:
         return 0
     print(examine(), end="")
     return 0
+
+
+def _check(argv: list[str]) -> int:
+    from peftkit.check_command import CHECK_USAGE, check_command
+    from peftkit.environment import quiet_libraries
+
+    if _wants_help(argv, CHECK_USAGE, recipe=True):
+        return 0
+    quiet_libraries()
+    return check_command(argv)
 
 
 def run_command(argv: list[str], base: Recipe | None = None) -> int:
@@ -297,6 +308,7 @@ def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "check": _check,
     "compare": _compare,
     "doctor": _doctor,
     "evaluate": _evaluate,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import locate
+from peftkit.checks import warnings_of
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
 from peftkit.device import resolve_precision
 from peftkit.environment import environment
@@ -52,6 +53,7 @@ def run(
 
     Raises:
         InvalidInput: The recipe does not fit its data or backbone.
+            The data check found errors.
         Unsupported: Method and backbone do not go together.
         Diverged: Training left the finite numbers.
     """
@@ -73,6 +75,7 @@ def run(
         if recipe.method.needs_backbone:
             remarks = recipe.task.remarks(data, bench.backbone)
             data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
+        findings = warnings_of(bench, kept_in=features_folder)
         forgetting = Forgetting.begin(bench)
         with meter.phase("train"):
             predictor = recipe.method.fit(bench)
@@ -89,14 +92,14 @@ def run(
             predictions=predictions,
             history=bench.trained.history if bench.trained else [],
             costs=_costs(bench, meter, predictor, folder) | forgetting.costs(predictor),
-            data=_describe_data(data) | forgetting.text,
+            data=_describe_data(data) | forgetting.text | {"checks": findings},
             backbone=_describe_backbone(bench),
             environment={
                 **environment(),
                 "threads": recipe.training.threads,
                 "precision": resolve_precision(recipe.training.precision),
             },
-            notes=[*data.notes, *bench.notes],
+            notes=[*data.notes, *bench.notes, *(found["note"] for found in findings)],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if keep:

@@ -39,7 +39,8 @@ class Record:
             indices) and "loss" (nats: minus log probability of the true label).
         history: Logged points of training: step, loss, learning_rate, validation metrics.
         costs: Counts, bytes and seconds by name, units in the names; see `peftkit.cost`.
-        data: source, fingerprint, notes, num_train, num_validation, num_test, num_classes, chance.
+        data: source, fingerprint, notes, num_train, num_validation, num_test, num_classes, chance;
+            checks: what the data check warned of ("check", "count", "note").
         backbone: name, family, fingerprint of the weights, total_parameters.
         environment: versions, device, threads, precision, neighbours.
         notes: What a reader of the numbers must know.

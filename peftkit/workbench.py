@@ -74,6 +74,19 @@ class Workbench:
         """The backbone with a new head, on the device."""
         from peftkit.device import device
 
+        loaded = self._load(from_pretrained=self.recipe.method.from_pretrained)
+        if loaded.quantization == "none":  # else it was loaded to where it belongs
+            loaded.model.to(device())
+        return loaded
+
+    def load_without_weights(self) -> None:
+        """Let `backbone` be one that only encodes rows: its model takes no memory."""
+        import torch
+
+        with torch.device("meta"):
+            self.backbone = self._load(from_pretrained=False)
+
+    def _load(self, *, from_pretrained: bool) -> LoadedBackbone:
         recipe = self.recipe
         bits = recipe.backbone.quantization
         if bits != "none" and not recipe.method.works_on_quantised:
@@ -82,21 +95,18 @@ class Workbench:
                 f"kept as {bits} cannot be trained. Next: leave --backbone.quantization out, or "
                 "choose lora, bottleneck or another method that adds parameters."
             )
-        loaded = load(
+        return load(
             recipe.backbone,
             locate(recipe.backbone),
             auto_classes=recipe.task.auto_classes,
             inputs=recipe.task.inputs,
             labels=self.data.labels,
             seed=recipe.seed,
-            from_pretrained=recipe.method.from_pretrained,
+            from_pretrained=from_pretrained,
             reads=recipe.task.reads,
             max_seconds=getattr(recipe.task, "max_seconds", None),
             new_output_layer=self.new_output_layer,
         )
-        if loaded.quantization == "none":  # else it was loaded to where it belongs
-            loaded.model.to(device())
-        return loaded
 
     @cached_property
     def collate(self) -> Collate:

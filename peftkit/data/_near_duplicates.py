@@ -25,15 +25,20 @@ class NearDuplicates:
 
     def near(self, words: str) -> bool:
         """Tell whether the Jaccard similarity to any text taken in is above one half."""
+        return self.like(words) is not None
+
+    def like(self, words: str) -> int | None:
+        """Return the number, from 0, of a text taken in that is near; None: there is none."""
         own = shingles(words)
         known = [self._holders[shingle] for shingle in own if shingle in self._holders]
         if 2 * len(known) <= len(own):  # then no text can share more than a half
-            return False
+            return None
         shared: Counter[int] = Counter()
         for holders in known:
             shared.update(holders)
         # shared / (a + b - shared) > 1 / 2, in whole numbers
-        return any(3 * both > len(own) + self._sizes[i] for i, both in shared.items())
+        near = (i for i, both in shared.items() if 3 * both > len(own) + self._sizes[i])
+        return next(near, None)
 
 
 def shingles(words: str) -> set[str]:

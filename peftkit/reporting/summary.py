@@ -158,7 +158,11 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
         notes.append("settings that differ between seeds of one method: " + ", ".join(unsettled))
     if len({record.data["num_test"] for record in records if record.data.get("num_test")}) > 1:
         notes.append("runs were tested on different numbers of items; means are over shared items")
+    warned, known = _warnings(records)
+    notes += warned
     for remark in dict.fromkeys(remark for record in records for remark in record.notes):
+        if remark in known:
+            continue
         own = [r for r in records if remark in r.notes and remark not in r.data.get("notes", ())]
         if own:
             notes.append(f"{remark} ({len(own)} of {len(records)} runs)")
@@ -169,6 +173,23 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
             f"(predictions are shown): {', '.join(wrong)}"
         )
     return notes
+
+
+def _warnings(records: list[Record]) -> tuple[list[str], set[str]]:
+    """What the data check warned of, a note for each check, and all the notes that it left.
+
+    Seeds and sizes draw other rows, so counts differ: the largest is told.
+    """
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        for warning in record.data.get("checks") or ():
+            found[warning["check"]].append(warning)
+    notes = []
+    for warnings in found.values():
+        most = max(warnings, key=lambda warning: int(warning["count"]))
+        differ = ", here the most" if len({w["note"] for w in warnings}) > 1 else ""
+        notes.append(f"{most['note']} ({len(warnings)} of {len(records)} runs{differ})")
+    return notes, {warning["note"] for warnings in found.values() for warning in warnings}
 
 
 def _rows(records: list[Record]) -> list[Row]:

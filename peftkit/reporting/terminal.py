@@ -89,7 +89,7 @@ def _grid(table: Table, columns: list[Column], console: Console) -> Grid:
     for column in columns:
         side: Literal["left", "right"] = "left" if column.is_text else "right"
         grid.add_column(
-            Text(_plain("\n".join(column.heading), console), justify=side),
+            Text(plain("\n".join(column.heading), console), justify=side),
             justify=side,
             no_wrap=not column.is_text,
             max_width=_width(column),
@@ -103,7 +103,7 @@ def _grid(table: Table, columns: list[Column], console: Console) -> Grid:
 def _text(column: Column, cell: Cell, console: Console) -> Text:
     """One cell; marks are padded so that numbers stay aligned."""
     style = "bold green" if cell.best else ""
-    text = Text(_plain(cell.text, console), style=style)
+    text = Text(plain(cell.text, console), style=style)
     marks = cell.marks if column.is_text else cell.marks.ljust(column.marks_width)
     text.append(marks, style="" if cell.best else "dim")
     return text
@@ -111,10 +111,10 @@ def _text(column: Column, cell: Cell, console: Console) -> Text:
 
 def _print(console: Console, text: str, *, style: str) -> None:
     """Print a text as it stands: no markup, no highlighting."""
-    console.print(Text(_plain(text, console), style=style))
+    console.print(Text(plain(text, console), style=style))
 
 
-def _plain(text: str, console: Console) -> str:
+def plain(text: str, console: Console) -> str:
     """`text` in the characters that the console can show."""
     if console.encoding.lower().startswith("utf"):
         return text

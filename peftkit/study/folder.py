@@ -3,7 +3,7 @@
     OUT/study.json             the grid, the inputs and the versions
     OUT/records/<key>.json     one record a cell, whole or absent
     OUT/models/<key>/          trained weights, as far as they are kept
-    OUT/features/              features of the frozen backbone, shared by cells
+    OUT/features/              what cells share: features of the frozen backbone, data checks
     OUT/logs/<key>.log         what a cell printed, unless it ended well
     OUT/.lock                  held by the comparison that writes here
 
@@ -32,7 +32,7 @@ _KEY = re.compile(_HEX)
 _RECORD = re.compile(r"[^.].*\.json")
 _LEFTOVER_MODEL = re.compile(rf"\.{_HEX}\.(partial|trash)")
 _LEFTOVER_RECORD = re.compile(rf"\.{_HEX}\.json\..+")
-_LEFTOVER_FEATURES = re.compile(r"\..+\.npz")
+_LEFTOVER_FEATURES = re.compile(r"\..+\.(npz|checks\.json\..+)")
 _LEFTOVER_STUDY = re.compile(r"\.study\.json\..+")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from peftkit.checks import check_rows, refuse
 from peftkit.recipe import Recipe
 from peftkit.study._worker import Progress
 from peftkit.study.grid import Facts
@@ -34,7 +35,8 @@ class Inputs:
         del body["task"]["label_noise"]  # it changes no count and no fingerprint
         task = json.dumps(body["task"], sort_keys=True)
         if task not in self._drawn:
-            recipe.task.load(seed=recipe.seed, progress=self._progress)
+            data = recipe.task.load(seed=recipe.seed, progress=self._progress)
+            refuse(check_rows(recipe.task, data))
             self._drawn.add(task)
         del body["task"]["size"]
         inputs = [body["task"], body["backbone"], recipe.training.precision]

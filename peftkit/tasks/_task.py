@@ -183,7 +183,10 @@ class Task:
         raise NotImplementedError
 
     def texts(self, rows: Dataset) -> list[str]:
-        """Each row as one string, for methods without a tokenizer."""
+        """What each row asks, as one string.
+
+        Methods without a tokenizer read it; to the data check rows are the same if these are.
+        """
         raise NotImplementedError
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
@@ -230,6 +233,10 @@ class Task:
             **options: `precision` and `progress` of `peftkit.generate.generate`.
         """
         raise NotImplementedError
+
+    def written_with(self, backbone: LoadedBackbone) -> Any:
+        """The tokenizer of what the model writes."""
+        return backbone.processor
 
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         """Predictions per item, and the metrics over them.

@@ -164,6 +164,9 @@ class WrittenTask(Task):
             found = self._target_side(backbone)(list(targets), **cut)
         return list(found["input_ids"])
 
+    def written_with(self, backbone: LoadedBackbone) -> Any:
+        return self._target_side(backbone)
+
     def _target_side(self, backbone: LoadedBackbone) -> Any:
         from peftkit.backbones import load_tokenizer
 
