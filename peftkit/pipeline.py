@@ -89,7 +89,7 @@ def run(
                 "threads": recipe.training.threads,
                 "precision": resolve_precision(recipe.training.precision),
             },
-            notes=list(data.notes),
+            notes=[*data.notes, *bench.notes],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if keep:
