@@ -29,7 +29,7 @@ def shrink(recipe: Recipe) -> Recipe:
         patience=None, save_every=None,
     )  # fmt: skip
     size = min(recipe.task.size or SIZE, SIZE)
-    less = {"size": size, "max_length": 32, "max_seconds": 0.5}
+    less = {"size": size, "max_length": 32, "max_new_tokens": 8, "max_seconds": 0.5}
     own = {field.name for field in dataclasses.fields(recipe.task)}
     small = recipe.override({f"task.{name}": less[name] for name in less if name in own})
     return Recipe(

@@ -273,7 +273,7 @@ class Workbench:
         )
 
     def _note_starts(self, rows: Sequence[Example], model: nn.Module) -> None:
-        """Before the model is another: of the training rows as part of training, then of the rest."""
+        """Of all rows, before training; only what is of the training rows counts as training."""
         self.note_start(rows, model)
         with self._beside_training():
             for others in (self.data.validation, self.data.test):

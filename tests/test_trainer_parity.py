@@ -6,7 +6,6 @@ else is its own: tokens, batches, reference, loss, optimizer.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable

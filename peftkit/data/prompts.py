@@ -71,7 +71,7 @@ def known_preferences(rows: Dataset, *, source: str) -> Dataset:
     chosen, rejected = (rows[name][:] for name in sides)
     prompts = rows["prompt"][:] if "prompt" in rows.column_names else [None] * len(rows)
     if len(rows) and isinstance(chosen[0], list) and not isinstance(prompts[0], list):
-        from trl import extract_prompt
+        from trl.data_utils import extract_prompt
 
         pairs = [
             extract_prompt({"chosen": one, "rejected": other})
@@ -156,7 +156,7 @@ def _reply(value: Any, row: int, column: str, source: str) -> str:
 
 
 def _messages(value: Any, row: int, column: str, source: str) -> list[dict[str, str]]:
-    messages = [  # ShareGPT calls them "from" and "value"
+    messages: Any = [  # ShareGPT calls them "from" and "value"
         {"role": each.get("role", each.get("from")),
          "content": each.get("content", each.get("value"))}
         for each in value or [] if isinstance(each, dict)
@@ -168,7 +168,7 @@ def _messages(value: Any, row: int, column: str, source: str) -> list[dict[str, 
             allowed="a list of messages, each with role and content, both texts",
             next_step="correct or remove the row",
         )
-    return messages
+    return list(messages)
 
 
 def _text(value: Any, row: int, column: str, source: str) -> str:

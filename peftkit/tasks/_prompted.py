@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
-from peftkit.tasks._task import Example, Reads, Task
+from peftkit.tasks._task import Example, Reads, Task, TaskData
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +112,13 @@ class PromptedTask(Task):
         raise NotImplementedError
 
     # ---- tokens
+
+    def remarks(self, data: TaskData, backbone: LoadedBackbone) -> list[str]:
+        import trl.trainer.dpo_trainer  # noqa: F401  # takes a second, which is not of training
+
+        if self.chat_template is not None:
+            self._chat_template(backbone)
+        return []
 
     def tokens(
         self, rows: Dataset, columns: Sequence[str], backbone: LoadedBackbone, max_length: int
@@ -286,10 +293,8 @@ def _cut(prompt: list[int], sides: list[list[int]], max_length: int, tokenizer: 
         return Continued(prompt, sides)
     kept = _last(prompt, max(max_length - longest, max_length // 2), tokenizer)
     room = max_length - len(kept)
-    parts = (("prompt", len(kept) < len(prompt)), ("side", longest > room))
-    return Continued(
-        kept, [side[:room] for side in sides], tuple(n for n, is_cut in parts if is_cut)
-    )
+    cut = {"prompt": len(kept) < len(prompt), "side": longest > room}
+    return Continued(kept, [side[:room] for side in sides], tuple(n for n in cut if cut[n]))
 
 
 def _last(prompt: list[int], room: int, tokenizer: Any) -> list[int]:

@@ -110,7 +110,7 @@ class Instruction(PromptedTask):
                 "input_ids": ids,
                 "attention_mask": [1] * len(ids),
                 # Of a position: the token that follows it.
-                "labels": ([IGNORED] * len(each.prompt) + target)[1:] + [IGNORED],
+                "labels": [*([IGNORED] * len(each.prompt) + target)[1:], IGNORED],
                 "_cut": each.cut,
             }
             if row < written or not true:
@@ -130,7 +130,7 @@ class Instruction(PromptedTask):
                 "virtual tokens and prefixes. Next: leave --task.packing out, or choose lora."
             )
         from datasets import Dataset
-        from trl import pack_dataset
+        from trl.data_utils import pack_dataset
 
         names = ("input_ids", "labels")
         rows = Dataset.from_dict({name: [e[name] for e in examples] for name in names})
