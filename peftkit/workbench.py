@@ -126,12 +126,10 @@ class Workbench:
         if key not in self._encoded:
             whole = rows if self.shots is None else task.with_shots(rows, self.shots)
             self._encoded[key] = task.encode(whole, self.backbone, self.max_length)
-            self.notes += task.noted(self._encoded[key], self._split(rows))
+            for split in ("train", "validation", "test"):
+                if getattr(self.data, split) is rows:
+                    self.notes += task.noted(self._encoded[key], split)
         return self._encoded[key]
-
-    def _split(self, rows: Dataset) -> str:
-        parts = {n: getattr(self.data, n) for n in ("train", "validation", "test")}
-        return next((n for n, p in parts.items() if p._fingerprint == rows._fingerprint), "other")
 
     def note_start(self, examples: Sequence[Example], model: Any) -> None:
         """Note in each example what a task needs to know of `model` as it was before training."""

@@ -105,7 +105,7 @@ def prompted_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
         back = " ".join(reversed(words))
         rows.append(
             {
-                "prompt": "reverse " + " ".join(words),
+                "prompt": "write " + " ".join(words),
                 "completion": back,
                 "chosen": back,
                 "rejected": f"{draw.choice(ORDERED)} pay {words[0]}",

@@ -46,8 +46,8 @@ def known_prompts(
     else:
         where = _columns(rows, prompt, completion, source)
         found = list(zip(_posed(rows, where[0]), rows[where[1]][:], strict=True))
-    prompts = [_prompt(each, row, where[0], source) for row, (each, _) in enumerate(found)]
     texts = [_reply(each, row, where[1], source) for row, (_, each) in enumerate(found)]
+    prompts = [_prompt(each, row, where[0], source) for row, (each, _) in enumerate(found)]
     return _dataset(prompts, source, completion=texts)
 
 

@@ -167,7 +167,11 @@ class PromptedTask(Task):
         return str(backbone.processor.get_chat_template())
 
     def noted(self, examples: Sequence[Example], split: str) -> list[str]:
-        what = {"prompt": "prompts lost their beginning", "side": "completions lost their end"}
+        what = {
+            "prompt": "prompts lost their beginning",
+            "side": "completions lost their end",
+            "asked": "prompts lost their beginning where an answer is written",
+        }
         notes = []
         for part, happened in what.items():
             hit = [row for row, example in enumerate(examples) if part in example["_cut"]]
@@ -203,8 +207,8 @@ class PromptedTask(Task):
         texts = tokenizer.batch_decode(written, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def asked(self, prompt: list[int], max_length: int, tokenizer: Any) -> list[int]:
-        """A prompt with room for an answer behind it."""
+    def ask(self, example: Example, each: Continued, max_length: int, tokenizer: Any) -> None:
+        """Note in `example` the prompt with room for an answer behind it, as "_asked"."""
         room = max_length - self.max_new_tokens
         if room < 8:
             raise InvalidInput(
@@ -212,7 +216,9 @@ class PromptedTask(Task):
                 received=f"{max_length} tokens in all, {self.max_new_tokens} for the answer",
                 next_step="raise --task.max-length, or lower --task.max-new-tokens",
             )
-        return _last(prompt, room, tokenizer)
+        example["_asked"] = _last(each.prompt, room, tokenizer)
+        if len(each.prompt) > room:
+            example["_cut"] = (*example["_cut"], "asked")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Instruction(PromptedTask):
                 "_cut": each.cut,
             }
             if row < written or not true:
-                example["_asked"] = self.asked(each.prompt, max_length, backbone.processor)
+                self.ask(example, each, max_length, backbone.processor)
             examples.append(example)
         return examples
 

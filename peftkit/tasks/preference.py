@@ -99,7 +99,7 @@ class Preference(PromptedTask):
             if each.sides:
                 example |= dict(zip(("chosen_ids", "rejected_ids"), each.sides, strict=True))
             else:
-                example["_asked"] = self.asked(each.prompt, max_length, backbone.processor)
+                self.ask(example, each, max_length, backbone.processor)
             examples.append(example)
         return examples
 
