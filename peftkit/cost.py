@@ -180,6 +180,7 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     method leaves the architecture as it is, there is nothing to compare and the ratio is 1.
     """
     from peftkit.evaluate import autocast, length_batches, to_device
+    from peftkit.methods._peft import without_adapter
 
     model = getattr(predictor, "model", None) or bench.backbone.model
     rows = bench.data.test.select(range(min(SAMPLE, len(bench.data.test))))
@@ -191,7 +192,7 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
         batch = to_device(bench.collate([examples[i] for i in indices]))
         del batch["labels"]
         batches.append(batch)
-    bare = _bare(model)
+    bare = without_adapter(model)
 
     def seconds(context: AbstractContextManager[Any], run: Any) -> float:
         import torch
@@ -215,14 +216,3 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
         "inference_seconds_per_example": statistics.median(adapted) / len(examples),
         "inference_slowdown": ratio,
     }
-
-
-def _bare(model: Any) -> tuple[Any, Any] | None:
-    """How to run the backbone without the adapter: a context to be in, and what to call."""
-    from peft import PeftModel
-
-    if not isinstance(model, PeftModel):
-        return None
-    if model.active_peft_config.is_prompt_learning:
-        return nullcontext, model.get_base_model()
-    return model.disable_adapter, model

@@ -21,7 +21,7 @@ IGNORED = -100  # the label of a token that has none, as in transformers
 Read = Callable[
     [Any, dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor | Sequence[torch.Tensor]"
 ]
-Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
@@ -113,6 +113,9 @@ def autocast(precision: str) -> Any:
     return torch.autocast(device(), dtype=torch.bfloat16, enabled=on)
 
 
-def to_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Move a batch to where runs compute."""
-    return {name: tensor.to(device()) for name, tensor in batch.items()}
+def to_device(batch: dict[str, Any]) -> dict[str, Any]:
+    """Move a batch to where runs compute; labels may be several tensors."""
+    from accelerate.utils import send_to_device
+
+    moved: dict[str, Any] = send_to_device(batch, device())
+    return moved

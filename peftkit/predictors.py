@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 EARLIER = (
     "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "1_Pooling/config.json",
-    "vocabulary.json", "tfidf.npz", "backbone/*",
+    "vocabulary.json", "tfidf.npz", "backbone/*", "shots.parquet",
 )  # fmt: skip
+SHOTS = "shots.parquet"  # training rows that stand before each prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class ModelPredictor:
         bench = self.bench
         task, training = bench.recipe.task, bench.recipe.training
         examples = bench.encode(rows)
+        bench.note_start(examples, self.model)
         if task.generates:
             return task.write(
                 self.model, examples, bench.backbone,
@@ -107,11 +109,13 @@ class ModelPredictor:
 
 @dataclass(kw_only=True)
 class BarePredictor(ModelPredictor):
-    """The backbone as it is, with the head it was pretrained with: there is nothing to save."""
+    """The backbone as it is, with the head it was pretrained with: only its shots are saved."""
 
     def save(self, folder: Path) -> None:
         clear_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if self.bench.shots is not None:
+            self.bench.shots.to_parquet(folder / SHOTS)
         self.bench.backbone.processor.save_pretrained(folder)
 
 

@@ -50,6 +50,7 @@ class Schedule:
         collate: Makes a batch of tensors of some examples; "labels" is among them.
         loss: From logits and labels to a mean loss in nats.
         logits: Takes them out of the model's output, given its inputs.
+        num_items: By how much a pass counts among those of a step, given its labels.
         validate: Called every `evaluate_every` steps; returns the task's metric.
         higher_is_better: Direction of that metric.
         rate_factor: How many times the learning rate a parameter has, by its name.
@@ -59,9 +60,10 @@ class Schedule:
 
     examples: Sequence[Example]
     lengths: Sequence[int]
-    collate: Callable[[list[Example]], dict[str, torch.Tensor]]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    collate: Callable[[list[Example]], dict[str, Any]]
+    loss: Callable[[torch.Tensor, Any], torch.Tensor]
     logits: Callable[[Any, dict[str, Any]], torch.Tensor] = lambda output, _: output.logits
+    num_items: Callable[[Any], int] = lambda _: 1
     validate: Callable[[nn.Module], float] | None = None
     higher_is_better: bool = True
     rate_factor: Callable[[str], float] = lambda _: 1.0
@@ -160,8 +162,8 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
-    trainer.rate_factor = schedule.rate_factor
-    trainer.loss_is_scaled_for_ga = False  # ours is the mean of a batch
+    trainer.rate_factor, trainer.num_items = schedule.rate_factor, schedule.num_items
+    trainer.loss_is_scaled_for_ga = True  # by `compute_loss`
     checkpoint = None
     if training.save_every and schedule.folder:
         checkpoint = last_whole_checkpoint(schedule.folder)
@@ -237,8 +239,9 @@ class _Trainer(Trainer):
     """`Trainer` with our batches and our loss."""
 
     order: list[int]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    loss: Callable[[torch.Tensor, Any], torch.Tensor]
     logits: Callable[[Any, dict[str, Any]], torch.Tensor]
+    num_items: Callable[[Any], int]
     rate_factor: Callable[[str], float]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -263,6 +266,10 @@ class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return _InOrder(self.order)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        return batches, sum(self.num_items(batch["labels"]) for batch in batches)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -273,6 +280,7 @@ class _Trainer(Trainer):
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         loss = self.loss(self.logits(outputs, inputs), labels)
+        loss = loss * (self.num_items(labels) / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
 

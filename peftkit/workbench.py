@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +52,9 @@ class Workbench:
         start_from: Folder of an earlier run, whose adapter training goes on from.
         new_output_layer: As `peftkit.backbones.load` takes it.
         costs: What a method measured beside the usual, by the names of a record.
-        notes: What a method has to tell a reader of the record.
+        shots: Training rows that stand before each prompt, if any do.
+        notes: What a reader of the record must know of the method, and of how rows were encoded.
+        reloaded: Whether the model is that of an earlier run.
     """
 
     recipe: Recipe
@@ -67,11 +70,16 @@ class Workbench:
     new_output_layer: bool = False
     costs: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    shots: Dataset | None = None
+    reloaded: bool = False
     _encoded: dict[str, list[Example]] = field(default_factory=dict)
 
     @cached_property
     def backbone(self) -> LoadedBackbone:
         """The backbone with a new head, on the device."""
+        return self._untouched()
+
+    def _untouched(self) -> LoadedBackbone:
         from peftkit.device import device
 
         loaded = self._load(from_pretrained=self.recipe.method.from_pretrained)
@@ -145,10 +153,42 @@ class Workbench:
 
     def encode(self, rows: Dataset) -> list[Example]:
         """Token ids of rows, encoded once."""
-        key = f"{rows._fingerprint}|{self.max_length}"
+        key, task = f"{rows._fingerprint}|{self.max_length}", self.recipe.task
         if key not in self._encoded:
-            self._encoded[key] = self.recipe.task.encode(rows, self.backbone, self.max_length)
+            whole = rows if self.shots is None else task.with_shots(rows, self.shots)
+            self._encoded[key] = task.encode(whole, self.backbone, self.max_length)
+            for split in ("train", "validation", "test"):
+                if getattr(self.data, split) is rows:
+                    self.notes += task.noted(self._encoded[key], split)
         return self._encoded[key]
+
+    def note_start(self, examples: Sequence[Example], model: Any) -> None:
+        """Note in each example what a task needs to know of `model` as it was before training."""
+        task = self.recipe.task
+        if not task.against_start or all("_start" in example for example in examples):
+            return
+        with self._before_training(model) as start:
+            task.start(
+                start, examples, self.backbone,
+                precision=self.recipe.training.precision, progress=self.progress,
+            )  # fmt: skip
+
+    @contextmanager
+    def _before_training(self, model: Any) -> Iterator[Any]:
+        """The model as it was before training, without a second copy of it if there is a way."""
+        from peftkit.methods._peft import without_adapter
+
+        bare = without_adapter(model)
+        untrained = self.trained is None and not self.reloaded
+        # What PiSSA and OLoRA start from is the backbone only together with its adapter.
+        if untrained and (self.recipe.method.identity_at_start or bare is None):
+            yield model
+        elif bare is not None:
+            context, base = bare
+            with context():
+                yield base
+        else:
+            yield self._untouched().model
 
     def targets(self, rows: Dataset) -> list[Any]:
         """What is to be answered, a row: a class, or a class for each word that is read."""
@@ -164,6 +204,10 @@ class Workbench:
         """Attach `method`, its random start drawn from a stream of its own."""
         backbone = self.backbone
         backbone.model.requires_grad_(False)
+        if not self.recipe.task.dropout:
+            from trl.trainer.utils import disable_dropout_in_model
+
+            disable_dropout_in_model(backbone.model)
         if self.recipe.training.head_init != "random":
             from peftkit.heads import start_head
 
@@ -250,8 +294,10 @@ class Workbench:
         """Train `model` on the training rows, or on `examples` made of them, in their order."""
         from peftkit.train import Schedule, train
 
-        rows = self.encode(self.data.train)
         task = self.recipe.task
+        rows = self.encode(self.data.train)
+        self._note_starts(rows, model)
+        rows = task.packed(rows, self.max_length, virtual_tokens=self.virtual_tokens)
         rate = self.recipe.learning_rate
         if rate is None:
             raise InvalidInput(
@@ -274,6 +320,7 @@ class Workbench:
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,
             higher_is_better=task.higher_is_better,
+            num_items=task.num_items,
             logits=self.logits if examples is None else lambda output, _: output.logits,
             rate_factor=factor,
             progress=self.progress,
@@ -281,6 +328,25 @@ class Workbench:
         )
         self.trained = train(
             model, schedule, self.recipe.training, seed=self.recipe.seed, learning_rate=rate
+        )
+
+    def _note_starts(self, rows: Sequence[Example], model: nn.Module) -> None:
+        """Of all rows, before training; only what is of the training rows counts as training."""
+        self.note_start(rows, model)
+        with self._beside_training():
+            for others in (self.data.validation, self.data.test):
+                if self.recipe.task.against_start:
+                    self.note_start(self.encode(others), model)
+
+    @contextmanager
+    def _beside_training(self) -> Iterator[None]:
+        """Count what is done within as evaluation, not as training."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        before = self.validation_seconds
+        self.validation_seconds = (
+            before[0] + time.perf_counter() - wall,
+            before[1] + time.process_time() - cpu,
         )
 
     def _checkpoints(self) -> Path:
@@ -308,17 +374,12 @@ class Workbench:
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
 
     def _validate(self, model: nn.Module) -> float:
-        wall, cpu = time.perf_counter(), time.process_time()
-        parameters = Parameters(method=0, head=0)
-        logits = ModelPredictor(model=model, bench=self, parameters=parameters).outputs(
-            self.data.validation
-        )
-        _, metrics = self.recipe.task.score(logits, self.data.validation)
-        before = self.validation_seconds
-        self.validation_seconds = (
-            before[0] + time.perf_counter() - wall,
-            before[1] + time.process_time() - cpu,
-        )
+        with self._beside_training():
+            parameters = Parameters(method=0, head=0)
+            logits = ModelPredictor(model=model, bench=self, parameters=parameters).outputs(
+                self.data.validation
+            )
+            _, metrics = self.recipe.task.score(logits, self.data.validation)
         return metrics[self.recipe.task.metric]
 
     def features(self, rows: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
@@ -402,6 +463,7 @@ class Workbench:
             backbone.model = model.to(backbone.model.device)
             model = backbone.model
         model.eval()
+        self.reloaded = True
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
 
 

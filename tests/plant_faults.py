@@ -136,7 +136,7 @@ FAULTS = (
     ),
     Fault(
         "accumulated gradients not averaged", "peftkit/train.py",
-        "trainer.loss_is_scaled_for_ga = False", "trainer.loss_is_scaled_for_ga = True",
+        "loss * (self.num_items(labels) / num_items_in_batch)", "loss",
         tests="tests/test_train.py", only="",
     ),
     Fault(
@@ -222,7 +222,7 @@ FAULTS = (
     ),
     Fault(
         "accumulated gradients of a method not averaged", "peftkit/train.py",
-        "trainer.loss_is_scaled_for_ga = False", "trainer.loss_is_scaled_for_ga = True",
+        "loss * (self.num_items(labels) / num_items_in_batch)", "loss",
         tests=OPTIONS, only="two_passes and lora-bert",
     ),
     Fault(

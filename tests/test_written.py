@@ -17,9 +17,10 @@ from peftkit.evaluate import IGNORED
 from peftkit.saved import load_run
 from peftkit.settings import Backbone
 from peftkit.tasks import Task
+from peftkit.tasks._written import WrittenTask
 
 WRITTEN = tuple(
-    name for name in parts.find("task") if getattr(parts.load("task", name), "generates", False)
+    name for name in parts.find("task") if issubclass(parts.load("task", name), WrittenTask)
 )
 ROWS = [
     {"source": "the list of names", "target": "names list"},

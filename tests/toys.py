@@ -89,3 +89,26 @@ def write_lines(path: Path, **splits: list[dict[str, Any]]) -> Path:
     for split, rows in splits.items():
         (path / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     return path
+
+
+# ---- prompts, what follows them, and what should not
+
+ORDERED = "list file name type data model layer plot axis index row column".split()
+
+
+def prompted_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
+    """Words to be written in the other order: as completion, and as the better of two answers."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        words = draw.choices(ORDERED, k=2 + number % 5)
+        back = " ".join(reversed(words))
+        rows.append(
+            {
+                "prompt": "write " + " ".join(words),
+                "completion": back,
+                "chosen": back,
+                "rejected": f"{draw.choice(ORDERED)} pay {words[0]}",
+            }
+        )
+    return rows

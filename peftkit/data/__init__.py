@@ -22,6 +22,7 @@ from peftkit.data.media import (
     labelled_media,
 )
 from peftkit.data.pairs import PairColumns, known_pairs, paired
+from peftkit.data.prompts import Prompt, equal_sides, is_chat, known_preferences, known_prompts
 from peftkit.data.sampling import flip_labels, subset
 from peftkit.data.splits import LabelColumn, Splits, complete
 from peftkit.data.tags import known_tags, tagged
@@ -31,18 +32,23 @@ __all__ = [
     "Columns",
     "LabelColumn",
     "PairColumns",
+    "Prompt",
     "Splits",
     "bare_media",
     "check_media",
     "check_texts",
     "content_of",
+    "equal_sides",
     "find_label_column",
     "find_media_column",
     "find_text_columns",
     "flip_labels",
+    "is_chat",
     "known_labels",
     "known_media",
     "known_pairs",
+    "known_preferences",
+    "known_prompts",
     "known_tags",
     "label_names",
     "labelled",

@@ -59,6 +59,17 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def without_adapter(model: Any) -> tuple[Any, Any] | None:
+    """How to run the backbone without the adapter: a context to be in, and what to call."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        return None
+    if model.active_peft_config.is_prompt_learning:
+        return contextlib.nullcontext, model.get_base_model()
+    return model.disable_adapter, model
+
+
 def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[str]:
     """Full names of the linear layers that `targets` stands for, in block order.
 

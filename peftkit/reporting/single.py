@@ -12,11 +12,13 @@ def describe(record: Record, out: Path | None) -> str:
     """Return what a run yielded and cost, for the terminal."""
     costs = record.costs
     memory = costs["peak_memory_bytes"].get("train")
+    chance = record.data["chance"]
     lines = {
         "run": f"{record.method} on {record.backbone['name']}, {record.recipe['task']['data']}, "
         f"{record.size} training examples, seed {record.seed}",
-        "test": _metrics(record.metrics["test"]) + f"   ({record.data['num_test']} items, chance "
-        f"{record.data['chance']:.3f})",
+        "test": f"{_metrics(record.metrics['test'])}   ({record.data['num_test']} items"
+        + ("" if chance is None else f", chance {chance:.3f}")
+        + ")",
         "validation": _metrics(record.metrics["validation"]),
         "trained": f"{quantities.count(costs['method_parameters'])} parameters and "
         f"{quantities.count(costs['head_parameters'])} in the head "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from peftkit.errors import InvalidInput
+from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ class TaskData:
         source: Where the rows come from.
         fingerprint: Hash over all rows of the source, before subset and noise.
         notes: What a reader of results must know.
-        chance: The metric's value without any knowledge of the input.
+        chance: The metric's value without any knowledge of the input; None: nobody knows.
     """
 
     train: Dataset
@@ -49,7 +49,7 @@ class TaskData:
     source: str
     fingerprint: str
     notes: tuple[str, ...]
-    chance: float
+    chance: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class Task:
             "span" of it, or the next "token", which is what backbones are pretrained to answer:
             there is no new head then.
         generates: Whether answers are written, token by token.
+        against_start: Whether a model is judged by what it became since before training.
+        dropout: Whether the backbone's own dropout is on in training.
     """
 
     metric: ClassVar[str]
@@ -81,6 +83,8 @@ class Task:
     inputs: ClassVar[Literal["text", "image", "audio"]] = "text"
     reads: ClassVar[Reads] = "text"
     generates: ClassVar[bool] = False
+    against_start: ClassVar[bool] = False
+    dropout: ClassVar[bool] = True
 
     data: str
     """A bundled corpus, a local file or folder, or a data set of the hub."""
@@ -114,7 +118,7 @@ class Task:
         )
 
     def drawn(self, splits: Splits, *, seed: int, labels: Sequence[str] = (),
-              chance: float = 0.0) -> TaskData:  # fmt: skip
+              chance: float | None = 0.0) -> TaskData:  # fmt: skip
         """What `load` returns where rows have no class each: `size` rows are drawn by seed."""
         from peftkit.data import subset
 
@@ -151,6 +155,45 @@ class Task:
                 the task has none.
         """
         raise NotImplementedError
+
+    def noted(self, examples: Sequence[Example], split: str) -> list[str]:
+        """What a reader of results must know of how rows were encoded, such as how many were cut.
+
+        Args:
+            examples: What `encode` made of a split.
+            split: Its name.
+        """
+        return []
+
+    def with_shots(self, rows: Dataset, shots: Dataset) -> Dataset:
+        """Rows before whose prompts others stand, with their answers.
+
+        Args:
+            rows: As `load` made them.
+            shots: Likewise.
+
+        Raises:
+            Unsupported: Rows are no prompts.
+        """
+        raise Unsupported(
+            f"examples can only stand before a prompt, and the rows of {type(self).__name__} are "
+            "none. Next: leave --method.shots out."
+        )
+
+    def packed(
+        self, examples: list[Example], max_length: int, *, virtual_tokens: int
+    ) -> list[Example]:
+        """Training examples as they are trained on: here, one a row.
+
+        Args:
+            examples: As encoded.
+            max_length: As in `encode`.
+            virtual_tokens: How many the method puts before each.
+
+        Raises:
+            Unsupported: The method does not go with what the task asks for.
+        """
+        return examples
 
     def collate(self, backbone: LoadedBackbone) -> Collate:
         """How examples become a batch of tensors: here, padded to the longest."""
@@ -189,9 +232,13 @@ class Task:
         """
         raise NotImplementedError
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
-        """Mean loss of a batch, in nats."""
+    def loss(self, logits: torch.Tensor, labels: Any, data: TaskData) -> torch.Tensor:
+        """Mean loss of a batch, in nats; `labels` as `collate` made them."""
         raise NotImplementedError
+
+    def num_items(self, labels: Any) -> int:
+        """By how much a batch counts where several make one step: here, all alike."""
+        return 1
 
     def logits(self, output: Any) -> torch.Tensor:
         """The logits in what a model of `auto_classes` puts out."""
@@ -221,9 +268,22 @@ class Task:
 
         return np.stack(answers)
 
+    def start(
+        self, model: Any, examples: Sequence[Example], backbone: LoadedBackbone, **options: Any
+    ) -> None:
+        """Note in each example, as "_start", what is to be known of `model`, if `against_start`.
+
+        Args:
+            model: As it is before training, the method's adapter switched off.
+            examples: As encoded.
+            backbone: Its processor above all.
+            **options: `precision` and `progress` of `peftkit.evaluate.outputs`.
+        """
+        raise NotImplementedError
+
     def write(
         self, model: Any, examples: Sequence[Example], backbone: LoadedBackbone, **options: Any
-    ) -> list[str]:
+    ) -> list[Any]:
         """What `model` writes, an example, if the task `generates`.
 
         Args:
