@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toys import asked_rows, tagged_rows, toy_rows, write_csv, write_lines
+from toys import (
+    asked_rows,
+    several_rows,
+    tagged_rows,
+    toy_rows,
+    valued_rows,
+    write_csv,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from peftkit.workbench import Workbench
@@ -119,6 +127,22 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (split, count) in enumerate({"train": 42, "validation": 12, "test": 18}.items()):
         write_csv(folder / f"{split}.csv", toy_rows(count, seed=seed))
     return folder
+
+
+@pytest.fixture(scope="session")
+def valued_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 texts with a number to train on, 12 and 20 to evaluate on."""
+    rows = {s: valued_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 12, "test": 20}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("valued"), **rows)
+
+
+@pytest.fixture(scope="session")
+def several_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 texts with some labels to train on, 12 and 20 to evaluate on."""
+    rows = {s: several_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 12, "test": 20}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("several"), **rows)
 
 
 @pytest.fixture(scope="session")
