@@ -187,6 +187,23 @@ def libraries() -> None:
 
 
 @pytest.fixture(scope="session")
+def masked(libraries: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder saved with the head that it was pretrained with, which its twin lacks."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+
+    from peftkit.backbones._twin import twin_folder
+
+    folder, twin = tmp_path_factory.mktemp("masked") / "bert", twin_folder("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(twin))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(twin).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def make_bench(
     libraries: None, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Workbench]:
