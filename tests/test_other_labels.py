@@ -97,7 +97,7 @@ def test_a_run_is_recorded_and_used_again(
         method="full",
         backbone="twin:bert",
         task={"name": name, "data": str(folders[name]), "size": 40},
-        training={"steps": 200, "learning_rate": 3e-3, "precision": "float32"},
+        training={"steps": 160, "learning_rate": 3e-3, "precision": "float32"},
     )
     record = run(recipe, tmp_path / "run")
     metric = recipe.task.metric
@@ -120,6 +120,17 @@ def test_a_run_is_recorded_and_used_again(
         assert {each["label"] for each in answer["labels"]} == {labels[k] for k in first}
     assert main(["predict", str(tmp_path / "run"), "--text", texts["text"][0]]) == 0
     assert texts["text"][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [NUMBER, SEVERAL])
+def test_a_comparison_takes_a_task_and_its_data(
+    name: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--methods", "none", "--task", name, "--task.data", str(folders[name]),
+             "--backbone", "twin:bert", "--sizes", "20", "--seeds", "1", "--dry-run"]  # fmt: skip
+
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert "none, 20 examples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [NUMBER, SEVERAL])
