@@ -54,6 +54,8 @@ def _comparison(changes: dict[str, Any], own: dict[str, Any]) -> Comparison:
         given = read_mapping(checked(changes.pop("config"), str, "config"))
         body |= {part: given[part] for part in ("backbone", "task", "training") if part in given}
     body |= {part: str(changes.pop(part)) for part in ("backbone", "task") if part in changes}
+    if "task.data" in changes and isinstance(body["task"], str):  # most tasks cannot be without it
+        body["task"] = {"name": body["task"], "data": changes.pop("task.data")}
     if "seeds" in own:
         own["seeds"] = _seeds(own["seeds"])
     if "sizes" in own:

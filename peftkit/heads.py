@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,7 +43,7 @@ class FeatureHead(nn.Module):
 
 
 def feature_examples(features: Sequence[np.ndarray], labels: Sequence[Any]) -> list[dict[str, Any]]:
-    """One example a row: `(hidden,)` and a class, or `(words, hidden)` and a class a word."""
+    """One example a row: `(hidden,)` and its target, or `(words, hidden)` and a class a word."""
     return [
         {"features": torch.from_numpy(x), "labels": y}
         for x, y in zip(features, labels, strict=True)
@@ -59,8 +59,12 @@ def units(features: Sequence[np.ndarray], labels: Sequence[Any]) -> tuple[np.nda
 def stack_features(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """A batch of what `feature_examples` made."""
     features = [torch.atleast_2d(e["features"]) for e in examples]
-    labels = [y for e in examples for y in torch.tensor(e["labels"]).reshape(-1)]
-    return {"features": torch.cat(features), "labels": torch.stack(labels)}
+    labels = [torch.tensor(e["labels"]) for e in examples]
+    single = examples[0]["features"].ndim == 1  # one target a row, which may be several numbers
+    return {
+        "features": torch.cat(features),
+        "labels": torch.stack(labels) if single else torch.cat(labels),
+    }
 
 
 def centroid_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int) -> nn.Linear:
@@ -107,8 +111,16 @@ def _fit_temperature(distance: torch.Tensor, y: torch.Tensor) -> float:
 
 def probe_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int) -> nn.Linear:
     """Logistic regression with a small ridge, fitted to convergence by L-BFGS in float64."""
-    x, y = torch.from_numpy(features).double(), torch.tensor(list(labels))
-    layer = nn.Linear(x.shape[1], num_classes, dtype=torch.float64)
+    y = torch.tensor(list(labels))
+    return converged(features, num_classes, lambda x: nn.functional.cross_entropy(x, y))
+
+
+def converged(
+    features: np.ndarray, num_outputs: int, loss: Callable[[torch.Tensor], torch.Tensor]
+) -> nn.Linear:
+    """The linear layer whose outputs on `features` have the least `loss`, with a small ridge."""
+    x = torch.from_numpy(features).double()
+    layer = nn.Linear(x.shape[1], num_outputs, dtype=torch.float64)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     ridge = PROBE_L2 * float(x.square().mean())
@@ -116,9 +128,9 @@ def probe_layer(features: np.ndarray, labels: Sequence[int], *, num_classes: int
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(layer(x), y) + ridge * layer.weight.square().sum()
-        loss.backward()
-        return loss
+        whole = loss(layer(x)) + ridge * layer.weight.square().sum()
+        whole.backward()
+        return whole
 
     optimizer.step(closure)
     return layer.float()
@@ -192,9 +204,7 @@ def start_head(bench: Workbench, how: Literal["centroids", "probe"]) -> None:
         )
     finally:
         hook.remove()
-    make = centroid_layer if how == "centroids" else probe_layer
-    x, y = units(inputs, bench.targets(data.train))
-    fitted = make(x, y, num_classes=len(data.labels))
+    fitted = task.fit_layer(how, inputs, bench.targets(data.train), len(data.labels))
     with torch.no_grad():
         if last.bias is None:
             # Without a bias the -|c|^2 of centroids has no place; a probe is fitted without one.

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toys import asked_rows, tagged_rows, toy_rows, write_csv, write_lines
+from toys import (
+    asked_rows,
+    several_rows,
+    tagged_rows,
+    toy_rows,
+    valued_rows,
+    write_csv,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from peftkit.workbench import Workbench
@@ -122,6 +130,22 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def valued_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 texts with a number to train on, 12 and 20 to evaluate on."""
+    rows = {s: valued_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 12, "test": 20}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("valued"), **rows)
+
+
+@pytest.fixture(scope="session")
+def several_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a split: 48 texts with some labels to train on, 12 and 20 to evaluate on."""
+    rows = {s: several_rows(count, seed=seed) for seed, (s, count) in
+            enumerate({"train": 48, "validation": 12, "test": 20}.items())}  # fmt: skip
+    return write_lines(tmp_path_factory.mktemp("several"), **rows)
+
+
+@pytest.fixture(scope="session")
 def tagged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file a split: 48 tagged texts to train on, 16 and 24 to evaluate on."""
     rows = {s: tagged_rows(count, seed=seed) for seed, (s, count) in
@@ -160,6 +184,23 @@ def libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def masked(libraries: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder saved with the head that it was pretrained with, which its twin lacks."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+
+    from peftkit.backbones._twin import twin_folder
+
+    folder, twin = tmp_path_factory.mktemp("masked") / "bert", twin_folder("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(twin))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(twin).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ COUNTS = "tests/contracts/test_counts.py"
 INPUTS = "tests/contracts/test_inputs.py"
 OPTIONS = "tests/contracts/test_training_options.py"
 PADDING = "tests/contracts/test_padding.py"
+TASKS = "tests/contracts/test_tasks.py"
+LABELS = "tests/test_other_labels.py"
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,62 @@ FAULTS = (
         "a bottleneck rounded up", "peftkit/bottleneck/config.py",
         "max(1, width // self.reduction_factor)", "width // self.reduction_factor + 1",
         tests="tests/test_bottleneck_counts.py", only="",
+    ),
+    Fault(
+        "padding is attended to", "peftkit/evaluate.py",
+        '"labels": IGNORED}', '"labels": IGNORED, "attention_mask": 1}',
+        tests=TASKS, only="padding",
+    ),
+    Fault(
+        "sounds are heard to the end of the longest", "peftkit/tasks/audio_classification.py",
+        "padding=True", "padding=True, return_attention_mask=False",
+        tests=TASKS, only="padding and audio",
+    ),
+    Fault(
+        "masks go by the place in a file", "peftkit/tasks/language_modeling.py",
+        'f"{start} {text}"', 'f"{start} {row}"',
+        tests=TASKS, only="language_modeling",
+    ),
+    Fault(
+        "questions without an answer are no chance", "peftkit/tasks/question_answering.py",
+        "chance = sum(unanswered) / len(unanswered)", "chance = 0.0",
+        tests=TASKS, only="question_answering",
+    ),
+    Fault(
+        "chance of the commonest label alone", "peftkit/tasks/multi_label_classification.py",
+        "for k in range(1, len(counts) + 1))", "for k in range(1, 2))",
+        tests=TASKS, only="multi_label",
+    ),
+    Fault(
+        "labels that are nowhere count as missed", "peftkit/tasks/multi_label_classification.py",
+        "np.flatnonzero((there | found).any(axis=0))", "np.arange(there.shape[1])",
+        tests=TASKS, only="multi_label",
+    ),
+    Fault(
+        "ranks are left out", "peftkit/tasks/text_regression.py",
+        "_correlation(rankdata(label), rankdata(predicted))", "_correlation(label, predicted)",
+        tests=TASKS, only="text_regression",
+    ),
+    Fault(
+        "what each item adds is in another order", "peftkit/tasks/_spans.py",
+        "    return scores\n", "    return scores[::-1].copy()\n",
+        tests=TASKS, only="token_classification",
+    ),
+    Fault(
+        "answers in standard deviations", "peftkit/tasks/text_regression.py",
+        'return examples[0]["_scale"].own(values) if examples else values', "return values",
+        tests=LABELS, only="unit",
+    ),
+    Fault(
+        "several labels are one loss", "peftkit/tasks/multi_label_classification.py",
+        "binary_cross_entropy_with_logits(logits.float(), labels.float())",
+        "binary_cross_entropy_with_logits(logits.float(), 1 - labels.float())",
+        tests=LABELS, only="loss",
+    ),
+    Fault(
+        "a pooled view", "peftkit/backbones/_pooling.py",
+        ".repeat(1, hidden.shape[1], 1)", ".expand(-1, hidden.shape[1], -1)",
+        tests=LABELS, only="answers_again and llama and text_regression",
     ),
 )  # fmt: skip
 

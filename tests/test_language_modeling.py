@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
 from peftkit import parts, run
 from peftkit.backbones import load, locate
-from peftkit.backbones._twin import twin_folder
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.evaluate import IGNORED
 from peftkit.recipe import Recipe
@@ -36,20 +33,6 @@ def folder(tmp_path: Path) -> Path:
         lines = [json.dumps({"text": text}) + "\n" for text in TEXTS]
         (tmp_path / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An encoder saved with the head that it was pretrained with, which its twin lacks."""
-    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
-
-    folder, twin = tmp_path_factory.mktemp("masked") / "bert", twin_folder("bert")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(twin))
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(twin).save_pretrained(folder)
-    return str(folder)
 
 
 def backbone(name: str) -> Any:
@@ -143,21 +126,6 @@ def test_the_loss_is_that_of_transformers_and_padding_changes_nothing(
         float(expected), rel=1e-6
     )
     torch.testing.assert_close(picked, torch.cat(alone), rtol=1e-5, atol=1e-5)
-
-
-def test_metrics_of_written_out_sums() -> None:
-    """Nats 7 over 10 tokens and 20 bytes; a uniform guess over bytes has 8 bits."""
-    sums = np.asarray([[4.0, 6, 12], [3.0, 4, 8]])
-    kept, metrics = TASK(data="unused").score(sums, rows("a", "b"))
-    scores = TASK.item_scores(kept)
-
-    assert metrics["loss"] == pytest.approx(0.7)
-    assert metrics["perplexity"] == pytest.approx(math.exp(0.7))
-    assert metrics["bits_per_byte"] == pytest.approx(7 / 20 / math.log(2))
-    assert scores is not None
-    assert scores.mean() == pytest.approx(metrics["bits_per_byte"])
-    _, uniform = TASK(data="unused").score([[math.log(256) * 5, 5, 5]], rows("a"))
-    assert uniform["bits_per_byte"] == pytest.approx(8.0)
 
 
 def test_stories_are_known_to_the_model_that_was_taught_them(shared: Path) -> None:

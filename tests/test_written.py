@@ -60,49 +60,6 @@ def test_the_known_ones_are_found() -> None:
 # ---- what is measured
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_the_right_answer_is_best_and_an_empty_one_has_chance(name: str, folder: Path) -> None:
-    rows = [{"source": "x", "target": f"{word} is what there is to say here"} for word in "abcd"]
-    for split in ("train", "validation", "test"):
-        write_rows(folder / f"{split}.jsonl", rows)
-    task = make(name, folder)
-    data = task.load(seed=0)
-    right = [each[0] for each in data.test["targets"][:]]
-    kept, best = task.score(right, data.test)
-    _, empty = task.score([""] * len(right), data.test)
-
-    assert best[task.metric] == pytest.approx(100.0 if task.higher_is_better else 0.0)
-    assert empty[task.metric] == pytest.approx(data.chance)
-    assert kept["predicted"] == right
-    assert kept["item"] == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_item_scores_have_the_metric_as_their_mean_in_any_order(name: str, folder: Path) -> None:
-    task = make(name, folder)
-    rows = task.load(seed=0).test
-    answers = ["names list", "data", "row of a table here", "the type of what file"]
-    kept, metrics = task.score(answers, rows)
-    order = [2, 0, 3, 1]
-    _, other = task.score([answers[i] for i in order], rows.select(order))
-    scores = task.item_scores(kept)
-
-    assert scores is not None
-    assert scores.mean() == pytest.approx(metrics[task.metric])
-    assert dict(other) == pytest.approx(dict(metrics))
-
-
-def test_the_error_rate_counts_symbols_over_all_words(tmp_path: Path) -> None:
-    rows = write_rows(
-        tmp_path / "r.jsonl", [{"word": "a", "phonemes": p} for p in ("abc", "abcdefg")]
-    )
-    task = parts.load("task", "pronunciation")(data=str(tmp_path))
-    _, metrics = task.score(["abd", "abcdefg"], task.read(rows, []))
-
-    assert metrics["phoneme_error_rate"] == pytest.approx(1 / 10)
-    assert metrics["exact_match"] == 0.5
-
-
 def test_notes_say_how_it_was_measured_and_what_needs_no_model(folder: Path) -> None:
     translation, summary = (
         make(name, folder).load(seed=0).notes for name in ("translation", "summarization")

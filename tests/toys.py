@@ -37,6 +37,32 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
+# ---- texts with a number, and with several labels
+
+
+def valued_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
+    """How many of the words are about money, in an odd unit and beside some noise."""
+    draw = random.Random(seed)
+    rows = []
+    for text, _ in toy_rows(count, seed=seed):
+        share = sum(word in OWN_WORDS["finance"] for word in text.split()) / len(text.split())
+        rows.append({"text": text, "score": round(1000 + 300 * share + draw.gauss(0, 5), 2)})
+    return rows
+
+
+def several_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
+    """Every topic that the text has a word of; of some texts none."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words = draw.choices(FILLERS, k=draw.randint(2, 8))
+        topics = [topic for topic in OWN_WORDS if draw.random() < 0.35]
+        for topic in topics * 2:
+            words.insert(draw.randint(0, len(words)), draw.choice(OWN_WORDS[topic]))
+        rows.append({"text": " ".join(words), "labels": topics})
+    return rows
+
+
 # ---- words with tags
 
 KINDS = {"money": ("pay", "bank", "money", "card"), "table": ("row", "column", "matrix", "vector")}

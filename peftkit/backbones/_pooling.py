@@ -65,7 +65,9 @@ def pool_hidden_states(model: Any, pooling: Pooling | None) -> None:
             mask = kwargs.get("attention_mask")
         hidden = output.last_hidden_state
         pooled = pool_vectors(hidden, mask_frames(module, mask, hidden.shape[1]), pooling)
-        output.last_hidden_state = pooled[:, None, :].expand(-1, hidden.shape[1], -1)
+        # As memory of its own: of a view, a head with one output gives other last digits wherever
+        # its weight happens to lie.
+        output.last_hidden_state = pooled[:, None, :].repeat(1, hidden.shape[1], 1)
         if getattr(output, "pooler_output", None) is not None:
             output.pooler_output = pooled
         return output

@@ -12,6 +12,7 @@ from pathlib import Path
 from peftkit.data._files import READERS
 from peftkit.data.answers import known_labels, read_rows
 from peftkit.data.columns import Columns, find_label_column, find_text_columns
+from peftkit.data.label_sets import SetColumns, known_label_sets, label_sets
 from peftkit.data.labels import check_texts, label_names, labelled
 from peftkit.data.media import (
     bare_media,
@@ -26,6 +27,13 @@ from peftkit.data.prompts import Prompt, equal_sides, is_chat, known_preferences
 from peftkit.data.sampling import flip_labels, subset
 from peftkit.data.splits import LabelColumn, Splits, complete
 from peftkit.data.tags import known_tags, tagged
+from peftkit.data.values import (
+    find_value_column,
+    known_values,
+    strata_of_values,
+    value_columns,
+    valued,
+)
 from peftkit.errors import InvalidInput, UnknownName
 
 __all__ = [
@@ -33,6 +41,7 @@ __all__ = [
     "LabelColumn",
     "PairColumns",
     "Prompt",
+    "SetColumns",
     "Splits",
     "bare_media",
     "check_media",
@@ -42,22 +51,29 @@ __all__ = [
     "find_label_column",
     "find_media_column",
     "find_text_columns",
+    "find_value_column",
     "flip_labels",
     "is_chat",
+    "known_label_sets",
     "known_labels",
     "known_media",
     "known_pairs",
     "known_preferences",
     "known_prompts",
     "known_tags",
+    "known_values",
     "label_names",
+    "label_sets",
     "labelled",
     "labelled_media",
     "load_splits",
     "paired",
     "read_rows",
+    "strata_of_values",
     "subset",
     "tagged",
+    "value_columns",
+    "valued",
 ]
 
 # Rows done, rows in all, what is being done.

@@ -11,6 +11,7 @@ from peftkit.data.splits import Splits, values_of
 from peftkit.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 _MAX_NAMES = 10
@@ -153,8 +154,17 @@ def _values(part: Dataset, split: str, column: str, declared: Sequence[str] | No
         f"column {column!r} holds no classes",
         received=f"{stored.type} in the {split} split, such as {values[0]!r}",
         allowed="whole numbers, truth values or texts, one a row",
-        next_step="name another column (label_column)",
+        next_step=f"name another column (label_column){_other_task(stored.type)}",
     )
+
+
+def _other_task(kind: pa.DataType) -> str:
+    """The task that a column of this type belongs to, if there is one."""
+    import pyarrow as pa
+
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return ", or to predict a number use --task text_regression"
+    return ", or for several labels a row use --task multi_label_classification"
 
 
 def _is_missing(value: Any, declared: Sequence[str] | None) -> bool:

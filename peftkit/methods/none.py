@@ -3,8 +3,10 @@
 The centroids c of the training rows' features x are a linear layer: `-|x - c|^2 / t` is, but for a
 term that all classes share, `(2 c x - |c|^2) / t`. The temperature t only matters to log-loss and
 calibration; it maximises the likelihood of the training rows, each scored against centroids
-without itself. Where spans are asked for, the head stays as it was drawn; a language
-model answers as it is, alone or with examples before each prompt.
+without itself. Of several labels, each has two centroids, of the rows with it and those without.
+A number is read along its covariance with the features (`peftkit.fitted.covariance_layer`). Where
+spans are asked for, the head stays as it was drawn; a language model answers as it is, alone or
+with examples before each prompt.
 """
 
 from __future__ import annotations
@@ -62,16 +64,15 @@ class NoTraining(Method):
         return rows.select(random.permutation(len(rows))[: self.shots])
 
     def _fit(self, bench: Workbench) -> Predictor:
-        from peftkit.heads import centroid_layer, units
-
         if bench.recipe.task.reads == "token":  # what it was pretrained for: it answers as it is
             return BarePredictor(model=bench.backbone.model, bench=bench, parameters=NOTHING)
         if bench.recipe.task.reads == "span":  # no centroid tells where an answer begins
             model = head_only(bench.backbone).eval().requires_grad_(False)
             return bench.predictor(model)
         rows = bench.data.train
-        features, labels = units(bench.features(rows), bench.targets(rows))
-        layer = centroid_layer(features, labels, num_classes=len(bench.data.labels))
+        layer = bench.recipe.task.fit_layer(
+            "centroids", bench.features(rows), bench.targets(rows), len(bench.data.labels)
+        )
         return FeaturePredictor(layer=layer, bench=bench, parameters=NOTHING)
 
     def reload(self, bench: Workbench, folder: Path) -> Predictor:

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from peftkit.workbench import Workbench
 
 # Words and pairs of words, damped counts: the usual strong setting for short texts (Wang and
-# Manning 2012; scikit-learn's user guide). C = 10 because TF-IDF rows have length one.
+# Manning 2012; scikit-learn's user guide).
 VECTORIZER: dict[str, Any] = {"ngram_range": (1, 2), "sublinear_tf": True, "min_df": 1}
-INVERSE_REGULARIZATION = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TfIdf(Method):
-    """TF-IDF of words and word pairs with logistic regression, through scikit-learn."""
+    """TF-IDF of words and word pairs with logistic (or ridge) regression, through scikit-learn."""
 
     rung: ClassVar[Rung] = "reference"
     reference: ClassVar[str] = "no transformer: what the words alone give away"
@@ -34,9 +33,7 @@ class TfIdf(Method):
     works_on_quantised: ClassVar[bool] = False
 
     def fit(self, bench: Workbench) -> Predictor:
-        import numpy as np
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
 
         task, rows = bench.recipe.task, bench.data.train
         if task.inputs != "text":
@@ -45,16 +42,7 @@ class TfIdf(Method):
             raise Unsupported("tfidf counts the words of a text; this task asks about parts of it")
         vectorizer = TfidfVectorizer(**VECTORIZER)
         counts = vectorizer.fit_transform(task.texts(rows))
-        model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
-        model.fit(counts, rows["label"])
-        num_classes = len(bench.data.labels)
-        weight = np.zeros((num_classes, counts.shape[1]))
-        bias = np.full(num_classes, -np.inf)  # a class without rows is never predicted
-        two = len(model.classes_) == 2  # then scikit-learn keeps one row, for the second class
-        weight[model.classes_] = np.vstack([-model.coef_, model.coef_]) / 2 if two else model.coef_
-        bias[model.classes_] = (
-            np.concatenate([-model.intercept_, model.intercept_]) / 2 if two else model.intercept_
-        )
+        weight, bias = task.fit_words(counts, rows, len(bench.data.labels))
         return TfIdfPredictor(bench=bench, vectorizer=vectorizer, weight=weight, bias=bias)
 
     def reload(self, bench: Workbench, folder: Path) -> Predictor:

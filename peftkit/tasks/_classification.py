@@ -105,6 +105,13 @@ class Classification(Task):
             weight = torch.tensor([1 / s if s else 0.0 for s in share], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight)
 
+    def fit_words(
+        self, counts: Any, rows: Dataset, num_outputs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from peftkit.fitted import class_words
+
+        return class_words(counts, rows["label"][:], num_classes=num_outputs)
+
     @classmethod
     def item_scores(cls, predictions: Predictions) -> np.ndarray | None:
         import numpy as np

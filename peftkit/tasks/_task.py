@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
+    from torch import nn
 
     from peftkit.backbones import LoadedBackbone
     from peftkit.data import LabelColumn, Splits
@@ -35,7 +36,8 @@ class TaskData:
 
     Attributes:
         train, validation, test: Rows.
-        labels: Class names; a row's label is an index into them.
+        labels: What the outputs of a head stand for: names of classes, into which a row's label is
+            an index, or the name of the one number that is predicted.
         source: Where the rows come from.
         fingerprint: Hash over all rows of the source, before subset and noise.
         notes: What a reader of results must know.
@@ -239,6 +241,42 @@ class Task:
     def num_items(self, labels: Any) -> int:
         """By how much a batch counts where several make one step: here, all alike."""
         return 1
+
+    def fit_layer(
+        self,
+        how: Literal["centroids", "probe"],
+        features: Sequence[np.ndarray],
+        targets: Sequence[Any],
+        num_outputs: int,
+    ) -> nn.Linear:
+        """A linear layer from features to logits, without a step through the backbone.
+
+        Args:
+            how: What is fitted: where the answers' features lie, or the least loss.
+            features: Of each training row `(hidden,)`, or `(words, hidden)`.
+            targets: Of each row, as encoded.
+            num_outputs: Logits.
+        """
+        from peftkit.heads import centroid_layer, probe_layer, units
+
+        make = centroid_layer if how == "centroids" else probe_layer
+        x, y = units(features, targets)
+        return make(x, y, num_classes=num_outputs)
+
+    def fit_words(
+        self, counts: Any, rows: Dataset, num_outputs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A linear model from words to logits, where a whole text has one answer.
+
+        Args:
+            counts: Weighted counts of words, sparse, `(rows, words)`.
+            rows: The training rows.
+            num_outputs: Logits.
+
+        Returns:
+            Weights `(outputs, words)` and biases `(outputs,)`.
+        """
+        raise NotImplementedError
 
     def logits(self, output: Any) -> torch.Tensor:
         """The logits in what a model of `auto_classes` puts out."""

@@ -3,9 +3,9 @@
 A row: `{"text": "Once upon a time ..."}`. Texts are read in blocks of `max_length` tokens that do
 not overlap; a block's first token, if no token of the tokenizer's own stands before it, is not
 predicted. Encoders predict 15 % of the tokens, of which 80 % are masked, 10 % replaced and 10 %
-left (Devlin et al. 2019, section 3.1); the choice is made once. The metric is bits per byte of what
-is predicted, which compares across tokenizers; lower is better, 8 is chance. Also: nats per token
-("loss") and its exponential ("perplexity").
+left (Devlin et al. 2019, section 3.1); a text's choice is always the same. The metric is bits per
+byte of what is predicted, which compares across tokenizers; lower is better, 8 is chance. Also:
+nats per token ("loss") and its exponential ("perplexity").
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class LanguageModeling(Task):
                 inputs, labels = (block, [*block[1:], IGNORED])  # that of a place: what follows
                 if masked:
                     own = range(len(before), len(block) - len(after))
-                    inputs, labels = _masked(block, own, tokenizer, f"{row} {start}")
+                    inputs, labels = _masked(block, own, tokenizer, f"{start} {text}")
                 predicted = sizes if masked else [*sizes[1:], 0]
                 examples.append(
                     {

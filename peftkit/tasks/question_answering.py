@@ -4,7 +4,7 @@ A row: `{"question": "What is the default of axis?", "context": "axis : int, def
 {"text": ["0"], "answer_start": [20]}}`; no texts: the context holds no answer. Contexts too long
 are read in overlapping windows; a window without the answer is taught to point at its first token,
 and so is every window of a question without one (Devlin et al. 2019, section 4.3). The metric is
-the F1 of words. Chance is 0.
+the F1 of words. Chance is the share of test questions without an answer: that of answering none.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class QuestionAnswering(Task):
         parts = {name: _checked(rows, f"the {name} split of {splits.source}")
                  for name, rows in splits.parts().items()}  # fmt: skip
         splits = dataclasses.replace(splits, **parts)
-        return self.drawn(splits, seed=seed, labels=["start", "end"])
+        unanswered = [not each["text"] for each in splits.test["answers"][:]]
+        chance = sum(unanswered) / len(unanswered)
+        return self.drawn(splits, seed=seed, labels=["start", "end"], chance=chance)
 
     def read(self, file: Path, labels: list[str]) -> Dataset:
         from peftkit.data import read_rows

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from peftkit.bounds import Ge
 from peftkit.tasks._classification import Classification
 from peftkit.tasks._task import Example
+from peftkit.tasks._texts import TextRows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,18 +24,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassification(Classification):
+class TextClassification(TextRows, Classification):
     """One label for a text or a pair of texts."""
 
-    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSequenceClassification",)
     corpora: ClassVar[tuple[str, ...]] = ("pydocs/library",)
-
-    max_length: Annotated[int, Ge(8)] = 128
-    """Tokens of a text (or pair); longer ones are cut."""
-    text_column: str | None = None
-    """Column of the text; none: found by name and type."""
-    second_text_column: str | None = None
-    """Column of the second text of a pair; none: found by name, or there is none."""
 
     def find_label(self, rows: Dataset) -> str:
         return self._columns(rows).label
@@ -72,25 +64,9 @@ class TextClassification(Classification):
             label=self.label_column,
         )
 
-    def shown(self, rows: Dataset) -> list[str]:
-        return list(rows["text"][:])
-
-    def texts(self, rows: Dataset) -> list[str]:
-        if "second_text" not in rows.column_names:
-            return list(rows["text"][:])
-        return [f"{a}\n{b}" for a, b in zip(rows["text"], rows["second_text"], strict=True)]
-
     def encode(self, rows: Dataset, backbone: LoadedBackbone, max_length: int) -> list[Example]:
-        tokenizer = backbone.processor
-        pair = (rows["second_text"][:],) if "second_text" in rows.column_names else ()
-        encoded = tokenizer(
-            rows["text"][:], *pair, truncation=True, max_length=max_length, padding=False
-        )
-        columns = [name for name in encoded if name in tokenizer.model_input_names]
-        return [
-            {**{name: encoded[name][i] for name in columns}, "labels": int(label)}
-            for i, label in enumerate(rows["label"][:])
-        ]
+        targets = [int(label) for label in rows["label"][:]]
+        return self.tokenize(rows, backbone, max_length, targets)
 
 
 def _plain_columns(rows: Dataset, columns: Columns) -> Dataset:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from peftkit.bounds import Ge
 from peftkit.fields import settle
-from peftkit.tasks._spans import precision_recall_f1, scheme_of, spans
+from peftkit.tasks._spans import f1_of_items, precision_recall_f1, scheme_of, spans
 from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
 
 if TYPE_CHECKING:
@@ -151,23 +151,7 @@ class TokenClassification(Task):
 
     @classmethod
     def item_scores(cls, predictions: Predictions) -> np.ndarray | None:
-        """F1 is a ratio of sums, 2 matched / (found + present); linearised around its value.
-
-        Item i contributes F + (2 m_i - F n_i) / mean(n), n_i = found_i + present_i: the usual
-        variance of a ratio (Cochran 1977, section 6.3). The mean is F itself.
-        """
-        import numpy as np
-
-        matched, found, present = (
-            np.asarray(predictions[name], dtype=np.float64)
-            for name in ("matched", "found", "present")
-        )
-        size = found + present
-        if size.sum() == 0:
-            return np.zeros(len(size))
-        f1 = 2 * matched.sum() / size.sum()
-        scores: np.ndarray = f1 + (2 * matched - f1 * size) / size.mean()
-        return scores
+        return f1_of_items(predictions)
 
     def answers(self, outputs: Any, rows: Dataset, labels: list[str]) -> list[dict[str, Any]]:
         found = []
