@@ -95,7 +95,7 @@ TABLES = {
         task=shared("language_modeling", "tiny_shakespeare"),
         backbone=f"{SHARED}/backbones/stories260k-llama",
         size=None,
-        training={"steps": 500},
+        training={"steps": 250},
         searched=True,
     ),
 }

@@ -21,8 +21,10 @@ from peftkit import parts
 from peftkit.tasks import Task
 from peftkit.tasks._classification import Classification
 from peftkit.tasks._written import WrittenTask
+from peftkit.tasks.instruction import Instruction
 from peftkit.tasks.language_modeling import LanguageModeling
 from peftkit.tasks.multi_label_classification import MultiLabelClassification
+from peftkit.tasks.preference import Preference
 from peftkit.tasks.question_answering import QuestionAnswering
 from peftkit.tasks.text_regression import TextRegression
 from peftkit.tasks.token_classification import TokenClassification
@@ -295,6 +297,53 @@ def worked_out_nats(_: type[Task]) -> Sums:
     }  # fmt: skip
 
 
+# ---- what follows a prompt, and which of two answers is better
+
+PROMPTS = [
+    {"prompt": source, "completion": f"{word} name", "chosen": word, "rejected": f"{word} row"}
+    for source, word in zip(SOURCES, ("list", "file", "type", "data", "plot"), strict=True)
+]
+
+
+def prompt_options(cls: type[Task], request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"data": str(request.getfixturevalue("prompts_folder")), "max_new_tokens": 4}
+
+
+def likely(task: Task, rows: Dataset) -> list[tuple[float, float, str]]:
+    return [(0.0, float(len(text.split())), text) for text in rows["completion"]]
+
+
+def unlikely(task: Task, rows: Dataset) -> list[tuple[float, float, str]]:
+    return [(9.0 * tokens, tokens, "") for _, tokens, _ in likely(task, rows)]
+
+
+def worked_out_completions(_: type[Task]) -> Sums:
+    """6 nats over 4 tokens; 72 behind the mark is right, 71 is not; of words 4 of 5 are alike."""
+    true = ["half is 36 #### 72", "half is 36 #### 72"]
+    rows = Dataset.from_dict({"prompt": ["x", "y"], "completion": true})
+    outputs = [(4.0, 3.0, "half is 36 #### 72"), (2.0, 1.0, "half is 36 #### 71")]
+    found = {"completion_loss": 1.5, "exact_match": 0.5, "rougeL": (100 + 75) / 2}
+    return outputs, rows, found
+
+
+def preferred(task: Task, rows: Dataset) -> list[np.ndarray]:
+    return [np.asarray([1.0, -1.0])] * len(rows)
+
+
+def as_before(task: Task, rows: Dataset) -> list[np.ndarray]:
+    return [np.asarray([0.0, 0.0])] * len(rows)
+
+
+def worked_out_rewards(_: type[Task]) -> Sums:
+    """One right by 2, one wrong by 1, one tie."""
+    rewards = [np.asarray(pair) for pair in ([1.0, -1.0], [0.0, 1.0], [0.5, 0.5])]
+    rows = Dataset.from_dict({"prompt": ["x", "y", "z"]})
+    losses = [math.log1p(math.exp(-margin)) for margin in (2.0, -1.0, 0.0)]
+    return rewards, rows, {
+        "preference_accuracy": 1 / 2, "reward_margin": 1 / 3, "loss": sum(losses) / 3,
+    }  # fmt: skip
+
+
 CASES: dict[type, Case] = {
     Classification: Case(
         options=labelled_options, backbones=readers,
@@ -321,6 +370,15 @@ CASES: dict[type, Case] = {
         options=pairs_options, backbones=on("t5", "gpt2"),
         right=references, constant=silence, worked_out=worked_out_texts,
         best=lambda cls: 100.0 if cls.higher_is_better else 0.0,
+    ),
+    Instruction: Case(
+        options=prompt_options, backbones=on("gpt2", "llama"),
+        right=likely, constant=unlikely, worked_out=worked_out_completions,
+        best=lambda _: 0.0,
+    ),
+    Preference: Case(
+        options=prompt_options, backbones=on("gpt2", "llama"),
+        right=preferred, constant=as_before, worked_out=worked_out_rewards,
     ),
     LanguageModeling: Case(
         options=folder("plain_folder"), backbones=on("gpt2", "masked"),
