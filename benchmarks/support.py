@@ -34,7 +34,9 @@ works in bfloat16 with accumulated and clipped gradients, sees the same inputs a
 and answers alike whether padding is on the right, on the left or absent. For tokens and questions:
 it trains, is saved and loaded bit-equal (one test), sees the same inputs as full fine-tuning, and
 ignores padding. Where answers are written: it learns, is saved and loaded, ignores padding, writes
-the likeliest token each time, and can be taken away.
+the likeliest token each time, and can be taken away. For prompts: it is trained, saved, loaded, and
+answers. On weights of 8 and 4 bits (text classification): it is trained, leaves them as they were
+packed, and is saved and loaded bit-equal; methods that train these weights themselves refuse.
 """
 # The files of a task; their tests end in [method-family].
 TESTS = {
@@ -48,6 +50,10 @@ TESTS = {
     "written answers": ("tests/contracts/test_generation.py",),
     "image and audio classification": ("tests/contracts/test_senses.py",),
 }
+# Tests of these end in [method-family-section], the section's first word in lower case.
+PROMPTED, PACKED = "tests/contracts/test_prompted.py", "tests/contracts/test_quantized.py"
+FURTHER = {"instruction": PROMPTED, "preference": PROMPTED, "int8 weights": PACKED,
+           "nf4 weights": PACKED}  # fmt: skip
 # Tests of these end in [method-family-task].
 FOR_EVERY_TASK = ("tests/contracts/test_inputs.py", "tests/contracts/test_padding.py")
 
@@ -56,7 +62,7 @@ def run_contracts(jobs: int) -> ET.Element:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--junitxml", str(file)]
-        files = [file for some in TESTS.values() for file in some]
+        files = [file for some in TESTS.values() for file in some] + [PROMPTED, PACKED]
         every = [*command, "-m", "matrix or not matrix", *files, *FOR_EVERY_TASK]
         subprocess.run(every, cwd=ROOT, check=False)
         return ET.parse(file).getroot()
@@ -68,6 +74,9 @@ def pair_of(case: ET.Element, task: str) -> tuple[str, str] | None:
     found = None
     if module in modules(FOR_EVERY_TASK):
         found = re.search(rf"\[(\w+)-(\w+)-{task.replace(' ', '_')}\]$", name)
+    elif task in FURTHER:
+        if module in modules((FURTHER[task],)):
+            found = re.search(rf"\[(\w+)-(\w+)-{task.split()[0]}\]$", name)
     elif module in modules(TESTS[task]):
         found = re.search(r"\[(\w+)-(\w+)\]$", name)
     return (found[1], found[2]) if found else None
@@ -119,7 +128,7 @@ def section(task: str, tests: ET.Element) -> list[str]:
 def page(tests: ET.Element) -> str:
     versions = environment()["versions"]
     shown = ", ".join(f"{n} {versions[n]}" for n in ("torch", "transformers", "peft"))
-    sections = [line for task in TESTS for line in section(task, tests)]
+    sections = [line for task in (*TESTS, *FURTHER) for line in section(task, tests)]
     return "\n".join([HEAD, *sections, f"With {shown}.", ""])
 
 

@@ -69,11 +69,16 @@ def loss(predictor: Any) -> float:
 
 @cells(unsupported=True)
 def test_a_method_that_cannot_says_why(
-    bench: Callable[..., Workbench], method: str, family: str, task: str
+    bench: Callable[..., Workbench],
+    record_property: Callable[[str, object], None],
+    method: str,
+    family: str,
+    task: str,
 ) -> None:
     here = bench(method, family, task)
-    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]):
+    with pytest.raises(Unsupported, match=UNSUPPORTED[method, family]) as caught:
         here.recipe.method.fit(here)
+    record_property("unsupported", str(caught.value))
 
 
 @cells(unsupported=False)
