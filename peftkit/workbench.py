@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftkit.backbones import LoadedBackbone, from_files, load, locate
+from peftkit.backbones import LoadedBackbone, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
-from peftkit.record import MANIFEST, record_key
+from peftkit.record import record_key
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
@@ -228,35 +226,11 @@ class Workbench:
             parameter.requires_grad_(False)
         _train_in_float32(model)
         if self.start_from:
-            self._go_on(model, self.start_from)
+            from peftkit.reloading import go_on_from
+
+            go_on_from(self, model, self.start_from)
         self.virtual_tokens = _virtual_tokens(model)
         return model
-
-    def _go_on(self, model: Any, folder: Path) -> None:
-        """Give a fresh adapter the weights of the one in `folder`; its head, if of these labels."""
-        from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        if not isinstance(model, PeftModel) or model.active_peft_config.peft_type == "P_TUNING":
-            raise Unsupported(
-                f"{type(self.recipe.method).__name__} keeps no adapter that training could go on "
-                "from: what is saved is not what was trained. Next: choose lora, prompt_tuning or "
-                "bottleneck."
-            )
-        before = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        asked = (before["recipe"]["task"]["name"], before["labels"])
-        same_head = asked == (self.recipe.to_dict()["task"]["name"], self.data.labels) and asked[1]
-        own = get_peft_model_state_dict(model, save_embedding_layers=False)
-        saved = load_file(folder / "adapter_model.safetensors", device=str(model.device))
-        kept = {n: t for n, t in saved.items() if same_head or not self.in_head(n)}
-        strange = [n for n, t in kept.items() if n not in own or own[n].shape != t.shape]
-        if strange or any(n not in kept and not self.in_head(n) for n in own):
-            raise Unsupported(
-                f"the adapter in {folder} is not one that {type(self.recipe.method).__name__} with "
-                f"these options trains ({strange[0] if strange else 'tensors are missing'} differs)"
-                ". Next: give every stage the same method and options, and plain LoRA no init."
-            )
-        set_peft_model_state_dict(model, {**own, **kept})
 
     def parameters(self, model: nn.Module) -> Parameters:
         """Count what requires gradients, the head apart."""
@@ -383,95 +357,19 @@ class Workbench:
         return metrics[self.recipe.task.metric]
 
     def features(self, rows: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
-        """Last hidden states of the frozen backbone where the task reads them, computed once.
+        """Features of rows, as `peftkit.features.frozen_features` computes and keeps them."""
+        from peftkit.features import frozen_features
 
-        One array a row: `(hidden,)` of a text, `(words, hidden)` of a text read word by word; of an
-        image or a sound what its head reads.
-
-        Kept in `features_folder`, if there is one, under a name that covers weights, inputs,
-        pooling, precision and threads.
-        """
-        from peftkit.evaluate import IGNORED, outputs
-
-        backbone, training = self.backbone, self.recipe.training
-        examples = self.encode(rows)
-        task = self.recipe.task
-        read = backbone.pooling or task.reads
-        mark = f"{backbone.location.fingerprint}|{read}|{self.recipe.backbone.dtype}"
-        if task.inputs != "text":  # examples are files, and these decide what is read of them
-            mark += backbone.processor.to_json_string() + backbone.model.config.to_json_string()
-        digest = hashlib.sha256(f"{mark}|{training.precision}|{training.threads}".encode())
-        for example in examples:
-            for name in sorted(example):
-                if name != "labels" and not name.startswith("_"):
-                    digest.update(np.asarray(example[name]).tobytes() + b"|")
-            if task.reads != "text":
-                labelled = np.asarray(example["labels"]) != IGNORED
-                digest.update(labelled.tobytes())
-        kept = self.features_folder and self.features_folder / f"{digest.hexdigest()[:32]}.npz"
-        if kept and kept.is_file():
-            with np.load(kept) as file:
-                self.features_seconds += float(file["seconds"])
-                return _split(file["features"], file["counts"])
-        start = time.perf_counter()
-        from peftkit.heads import read_features
-
-        with read_features(backbone, task) as (model, take):
-            found = outputs(
-                model,
-                examples,
-                self.collate,
-                read=take,
-                length=task.length,
-                key=task.key,
-                precision=training.precision,
-                progress=progress or self.progress,
-            )
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-            counts = [len(each) if each.ndim > 1 else -1 for each in found]
-            whole = np.concatenate([np.atleast_2d(each) for each in found])
-            seconds = time.perf_counter() - start
-            np.savez(temporary, features=whole, counts=counts, seconds=seconds)
-            temporary.replace(kept)
-        return found
+        return frozen_features(self, rows, progress)
 
     def reload(self, folder: Path) -> ModelPredictor:
         """Load what `ModelPredictor.save` wrote: an adapter folder, or a whole model."""
-        import transformers
+        from peftkit.reloading import reload
 
-        backbone = self.backbone
-        if (folder / "adapter_config.json").is_file():
-            from peft import PeftModel
-
-            import peftkit.bitfit
-            import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
-            from peftkit.methods._peft import quiet
-
-            with quiet():
-                model = PeftModel.from_pretrained(backbone.model, str(folder))
-            self.virtual_tokens = _virtual_tokens(model)
-        else:
-            from peftkit.backbones._padding import move_padding_behind
-            from peftkit.backbones._pooling import pool_hidden_states
-
-            auto = getattr(transformers, backbone.auto_class)
-            model, _ = from_files(auto, folder, dtype="auto")
-            pool_hidden_states(model, backbone.pooling)
-            move_padding_behind(model, restore=backbone.pooling is None)
-            backbone.model = model.to(backbone.model.device)
-            model = backbone.model
-        model.eval()
+        model = reload(self.backbone, folder)
+        self.virtual_tokens = _virtual_tokens(model)
         self.reloaded = True
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))
-
-
-def _split(features: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """One array a row again; a count of -1 stands for a single vector."""
-    if len(counts) and counts[0] == -1:
-        return list(features)
-    return np.split(features, np.cumsum(counts)[:-1])
 
 
 def _train_in_float32(model: nn.Module) -> None:

@@ -166,6 +166,18 @@ def test_packing_moves_what_the_model_says_a_little(
     assert 0 < off["int8"] < off["nf4"] < 1
 
 
+def test_features_of_packed_weights_are_kept_apart(
+    packed_bench: Callable[..., Any], make_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = []
+    for bench in (make_bench("none", "twin:bert"), packed_bench("none", "bert", "nf4")):
+        bench.features_folder = tmp_path
+        found.append(np.stack(bench.features(bench.data.test)))
+
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert not np.array_equal(*found)
+
+
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_that_train_the_blocks_refuse(
     packed_bench: Callable[..., Any], method: str
