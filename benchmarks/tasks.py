@@ -68,12 +68,13 @@ TABLES = {
         task=shared("image_classification", "sign_digits"),
         backbone=f"{SHARED}/backbones/vit-tiny-patch16-224",
         size=512,
+        training={"steps": 125},
     ),
     "fsdd": Table(
         task=shared("audio_classification", "fsdd", max_seconds=1.0),
         backbone=f"{SHARED}/backbones/whisper-tiny.en-encoder",
         size=256,
-        searched=True,
+        training={"steps": 125},
     ),
     "g2p_gb": Table(
         task=shared("pronunciation", "g2p_gb", target_tokenizer="phoneme_tokenizer"),

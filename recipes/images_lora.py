@@ -14,6 +14,7 @@ RECIPE = Recipe(
     backbone="../shared/backbones/vit-tiny-patch16-224",
     method="lora",
     task={"name": "image_classification", "data": "../shared/data/sign_digits", "size": 512},
+    training={"steps": 125},
     seed=0,
 )
 

@@ -17,8 +17,9 @@ RECIPE = Recipe(
         "name": "audio_classification",
         "data": "../shared/data/fsdd",
         "max_seconds": 1.0,
+        "size": 256,
     },
-    training={"steps": 250},
+    training={"steps": 125},
     seed=0,
 )
 
