@@ -625,6 +625,8 @@ def test_a_cut_axis_keeps_the_order_of_values_and_has_no_tick_in_the_cut() -> No
     assert (np.diff(forward(values)) > 0).all()
     assert inverse(forward(values)) == pytest.approx(values)
     assert scale.ticks() == [10, 35, 40, 45, 50, 55, 60]
+    cut_above = Scale(low=0.16, high=0.73, cut=(0.46, 0.67))  # where lower is better
+    assert cut_above.ticks() == [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.7]
 
 
 @pytest.mark.parametrize("num_methods", [1, 6, 15])

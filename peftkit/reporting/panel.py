@@ -49,7 +49,7 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Round values, none of them in the cut."""
-        shown = self.high - (self.cut[1] if self.cut else self.low)
+        shown = self.high - self.low - (self.cut[1] - self.cut[0] if self.cut else 0.0)
         power = 10.0 ** math.floor(math.log10(shown / _MOST_TICKS))
         step = next(power * n for n in (1, 2, 5, 10) if shown <= power * n * _MOST_TICKS)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
