@@ -144,9 +144,11 @@ def _batch(bench: Workbench, examples: Sequence[Example]) -> Finding:
 
     by_length = sorted(examples, key=bench.recipe.task.length)
     chosen = by_length[: BATCH // 2] + by_length[BATCH // 2 :][-BATCH // 2 :]
+    if any("labels" not in example for example in chosen):
+        return Finding(check="padding", level="skipped", text="labels are made with each batch")
     batch = bench.collate([dict(example) for example in chosen])
-    before = sum(len(taught(example["labels"])) for example in chosen if "labels" in example)
-    after = int((batch["labels"] != IGNORED).sum()) if "labels" in batch else before
+    before = sum(len(taught(example["labels"])) for example in chosen)
+    after = int((batch["labels"] != IGNORED).sum())
     tokenizer = bench.backbone.processor
     same = tokenizer.pad_token_id == tokenizer.eos_token_id
     why = ": the padding token is the end-of-text token, and both are masked" if same else ""

@@ -65,6 +65,8 @@ def _classes(data: TaskData, splits: list[Split]) -> list[Finding]:
     """Classes that a split lacks, and inputs whose rows are of several classes."""
     if not data.labels or any("label" not in split.rows.column_names for split in splits):
         return []
+    if str(getattr(splits[0].rows.features["label"], "dtype", "")).startswith("float"):
+        return []  # numbers are no classes
     return [_missing_classes(data.labels, splits), _contradicted(splits)]
 
 

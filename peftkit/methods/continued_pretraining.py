@@ -105,6 +105,12 @@ class ContinuedPretraining(Method):
 
     def fit(self, bench: Workbench) -> Predictor:
         _check(bench.backbone)
+        if bench.recipe.task.against_start:
+            raise Unsupported(
+                "answers are judged against the model as it was before training, and of two stages "
+                "only the last is kept. Next: continue pretraining in a run of its own, and name "
+                "its folder as --backbone."
+            )
         wall, cpu = time.perf_counter(), time.process_time()
         reading = self._read(bench)
         between, between_cpu = time.perf_counter(), time.process_time()
@@ -256,16 +262,18 @@ def _pairs(reading: Workbench, bench: Workbench) -> list[tuple[Any, Any]]:
         Unsupported: One has what the other lacks.
     """
     read, own = reading.backbone.model, bench.backbone.model
-    prefix = "" if bench.recipe.task.reads == "token" else f"{own.base_model_prefix}."
+    whole = bench.recipe.task.reads == "token"
+    theirs, ours = ("" if whole else f"{m.base_model_prefix}." for m in (read, own))
     learned, mine = dict(read.named_parameters()), dict(own.named_parameters())
-    names = [name for name in learned if name.startswith(prefix)]
-    strange = [n for n in names if n not in mine or mine[n].shape != learned[n].shape]
+    # Llama's class for questions calls its body otherwise than its language model.
+    names = {n: ours + n.removeprefix(theirs) for n in learned if n.startswith(theirs)}
+    strange = [n for n, m in names.items() if m not in mine or mine[m].shape != learned[n].shape]
     if strange or not names:
         raise Unsupported(
             f"the layers of {type(read).__name__} are not those of {type(own).__name__} (such as "
-            f"{(strange or [prefix])[0]}). Next: choose full, or an adapter."
+            f"{(strange or [theirs])[0]}). Next: choose full, or an adapter."
         )
-    return [(learned[name], mine[name]) for name in names]
+    return [(learned[name], mine[own_name]) for name, own_name in names.items()]
 
 
 def _share(reading: Workbench, bench: Workbench) -> None:

@@ -11,6 +11,7 @@ nats per token ("loss") and its exponential ("perplexity").
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -114,15 +115,18 @@ class LanguageModeling(Task):
         )
         masked = backbone.auto_class == "AutoModelForMaskedLM"
         examples = []
+        seen: Counter[str] = Counter()  # a text that comes again is masked anew
         for row, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
             lengths = _byte_lengths(text, encoded["offset_mapping"][row])
+            again = f" {seen[text]}" if seen[text] else ""
+            seen[text] += 1
             for start in range(0, len(ids), room):
                 block = [*before, *ids[start : start + room], *after]
                 sizes = [0] * len(before) + lengths[start : start + room] + [0] * len(after)
                 inputs, labels = (block, [*block[1:], IGNORED])  # that of a place: what follows
                 if masked:
                     own = range(len(before), len(block) - len(after))
-                    inputs, labels = _masked(block, own, tokenizer, f"{start} {text}")
+                    inputs, labels = _masked(block, own, tokenizer, f"{start} {text}{again}")
                 predicted = sizes if masked else [*sizes[1:], 0]
                 examples.append(
                     {
