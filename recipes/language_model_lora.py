@@ -16,7 +16,7 @@ from peftkit.environment import quiet_libraries
 from peftkit.flags import parse_flags
 from peftkit.reporting.progress import run_progress
 from peftkit.reporting.single import describe
-from peftkit.smoke import shrink
+from peftkit.smoke import LIMIT, shrink
 
 RECIPE = Recipe(
     backbone="../shared/backbones/stories260k-llama",
@@ -29,13 +29,14 @@ RECIPE = Recipe(
 
 def main(argv: list[str]) -> None:
     recipe, own = parse_flags(argv, RECIPE, extras={"out": str, "smoke": bool})
+    limit = None
     if own.get("smoke"):
-        recipe = shrink(recipe)
+        recipe, limit = shrink(recipe), LIMIT
     quiet_libraries()
     out = Path(own["out"]) if "out" in own else None
     with run_progress() as progress:
-        before = run(recipe.override({"method": "none"}), progress=progress)
-        after = run(recipe, out, progress=progress)
+        before = run(recipe.override({"method": "none"}), progress=progress, limit=limit)
+        after = run(recipe, out, progress=progress, limit=limit)
     metric = recipe.task.metric
     print(f"{metric} before  {before.metrics['test'][metric]:.3f}")
     print(f"{metric} after   {after.metrics['test'][metric]:.3f}")

@@ -81,10 +81,11 @@ def test_a_published_classifier_keeps_its_head_and_its_answers(shared: Path) -> 
 
 @pytest.mark.timeout(1200)
 def test_a_run_on_real_images_with_a_real_backbone(shared: Path, tmp_path: Path) -> None:
-    """All 310 test images of sign_digits; ImageNet's features know hands well above chance."""
+    """60 test images of sign_digits; ImageNet's features know hands well above chance."""
     signs = shared / "data" / "sign_digits"
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "test.parquet").symlink_to(signs / "test.parquet")
+    test = pq.read_table(signs / "test.parquet").slice(0, 300)
+    pq.write_table(test.take(list(range(0, 300, 5))), tmp_path / "data" / "test.parquet")
     few = pq.read_table(signs / "validation.parquet")
     pq.write_table(few.slice(0, 50), tmp_path / "data" / "train.parquet")
     pq.write_table(few.slice(50, 10), tmp_path / "data" / "validation.parquet")
@@ -98,9 +99,9 @@ def test_a_run_on_real_images_with_a_real_backbone(shared: Path, tmp_path: Path)
         tmp_path / "run",
     )
 
-    assert record.data["num_test"] == len(record.predictions["item"]) == 310
-    assert record.data["chance"] == 0.1
-    assert record.metrics["test"]["accuracy"] > 0.2
+    assert record.data["num_test"] == len(record.predictions["item"]) == 60
+    assert record.data["chance"] < 0.2
+    assert record.metrics["test"]["accuracy"] > 0.25
     assert record.costs["head_parameters"] == 192 * 10 + 10
 
 

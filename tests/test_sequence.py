@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cells import MATRIX
 from peftkit import Recipe, load_run, run, sequence
 from peftkit.cli import main
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
@@ -134,7 +135,10 @@ def test_a_new_adapter_sits_on_the_merged_backbone(
     )
 
 
-@pytest.mark.parametrize("method", ["lora", "bottleneck", "prompt_tuning", "bitfit"])
+@pytest.mark.parametrize(
+    "method",
+    ["lora", *(pytest.param(m, marks=MATRIX) for m in ("bottleneck", "prompt_tuning", "bitfit"))],
+)
 def test_the_same_adapter_goes_on_from_its_weights_with_a_head_of_its_own(
     recipes: Callable[..., list[Recipe]], tmp_path: Path, method: str
 ) -> None:
@@ -208,7 +212,10 @@ def test_language_models_are_carried_whole(tmp_path: Path) -> None:
 # ---- killed and called again
 
 
-@pytest.mark.parametrize(("method", "carry"), [("lora", "new_adapter"), ("lora", "same_adapter")])
+@pytest.mark.parametrize(
+    ("method", "carry"),
+    [("lora", "new_adapter"), pytest.param("lora", "same_adapter", marks=MATRIX)],
+)
 def test_killed_and_called_again_it_goes_on_after_the_last_finished_stage(
     recipes: Callable[..., list[Recipe]], tmp_path: Path, method: str, carry: str
 ) -> None:
