@@ -28,6 +28,7 @@ from cells import (
     CLASSIFIERS,
     FAMILIES,
     GRADIENT_TRAINED,
+    MATRIX,
     METHODS,
     STEPS,
     TASKS,
@@ -230,7 +231,7 @@ def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], famil
     assert family != "bert" or done["linear_probe"].labels
 
 
-@pairs(ATTACHED)
+@pairs(ATTACHED, share=7)
 def test_checkpointing_changes_no_result_or_is_refused(
     make_bench: Callable[..., Any], method: str, family: str
 ) -> None:
@@ -253,7 +254,7 @@ def test_checkpointing_changes_no_result_or_is_refused(
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=MATRIX)])
 @pytest.mark.parametrize("method", GRADIENT_TRAINED)
 def test_the_seed_alone_decides(fitted: Callable[..., Fitted], method: str, family: str) -> None:
     """Dropout is on in the twins, and the surroundings' random state differs each time."""
