@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
-# One more than cores: some tests wait for processes of their own.
-JOBS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 # Workers use one thread each; spinning OpenMP threads would steal the other worker's core.
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
@@ -15,7 +13,7 @@ demo: environment  ## the default comparison: nine methods, two sizes, two seeds
 	$(BIN)/peftkit compare --out $(OUT)
 
 test: environment  ## the whole test suite, offline, on the CPU
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: environment
 	$(BIN)/ruff check .

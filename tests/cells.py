@@ -95,10 +95,10 @@ def by_default(method: str, family: str, task: str = TASKS[0], *, share: int = 4
     """Whether a cell is tried without `-m matrix`.
 
     One of `share` cells, in a pattern that has every method and every family; for text
-    classification also all of BERT and of LoRA.
+    classification also all of BERT, of LoRA and of scratch, which others are compared with.
     """
     number = METHODS.index(method) + FAMILIES.index(family) + TASKS.index(task)
-    always = share == 4 and (family == "bert" or method == "lora")
+    always = share == 4 and (family == "bert" or method in ("lora", "scratch"))
     return always or number % share == 0
 
 
