@@ -4,7 +4,7 @@ Each public file here is one family of architectures.
 """
 
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
-from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load
+from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load, outline
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
@@ -28,6 +28,7 @@ __all__ = [
     "locate",
     "mask_frames",
     "model_type",
+    "outline",
     "packed_layers",
     "pool_vectors",
 ]
