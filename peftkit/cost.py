@@ -13,6 +13,10 @@
 | `train_flops_per_example` | forward and backward, counted on eager attention |
 | `peak_memory_bytes` | by phase; CUDA: allocated; CPU: resident, above the start of the run |
 | `peak_reserved_bytes` | by phase; CUDA only: what its caching allocator took |
+| `counted_memory_bytes` | in the step with the largest batch: "peak" of tensors, and its parts |
+| `counted_peak_during` | where that was: forward, loss, backward or step |
+| `largest_activations` | the modules whose activations took most of it, in bytes |
+| `predicted_memory_bytes` | the same, predicted before training; on CUDA also "reserved" |
 | `inference_seconds_per_example` | one pass over a fixed sample, median of repeats |
 | `inference_slowdown` | the same over that of the bare backbone, interleaved |
 | `neutral_nats` | loss on neutral text, nats per token; language models only |
@@ -137,6 +141,22 @@ def adapter_bytes(folder: Path) -> int:
     kinds = ("*.safetensors", f"{CONTINUED}/*.safetensors", "*.npz", "vocabulary.json")
     weights = (p for kind in kinds for p in folder.glob(kind))
     return sum(path.stat().st_size for path in weights)
+
+
+def step_memory(bench: Workbench) -> dict[str, Any]:
+    """What a training step took in memory, counted and predicted; see `peftkit.memory`."""
+    costs: dict[str, Any] = {}
+    counted = bench.trained.memory if bench.trained else None
+    if counted is not None:
+        costs["counted_memory_bytes"] = {"peak": counted.peak_bytes, **counted.parts}
+        costs["counted_peak_during"] = counted.during
+        costs["largest_activations"] = list(counted.largest.items())
+    if bench.expected is not None:
+        expected = bench.expected
+        costs["predicted_memory_bytes"] = {"peak": expected.peak_bytes, **expected.parts}
+        if device() == "cuda":
+            costs["predicted_memory_bytes"]["reserved"] = expected.reserved_bytes
+    return costs
 
 
 def train_flops_per_example(bench: Workbench, model: Any) -> float | None:

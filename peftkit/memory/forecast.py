@@ -146,22 +146,36 @@ def forecast(
     return _forecast(recipe, config, labels, batch, batch_size, device)
 
 
-def forecast_of(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Forecast:
+def forecast_of(
+    bench: Workbench,
+    batch: Mapping[str, Any],
+    *,
+    device: Device,
+    changes: Mapping[str, object] | None = None,
+    scale: bool = False,
+) -> Forecast:
     """Forecast the memory of a run that is about to train on `batch` (and smaller ones).
 
     Args:
         bench: With its data and backbone.
         batch: Tensors of the largest batch; "labels" among them.
         device: Where.
+        changes: Options of the recipe that would be changed.
+        scale: Whether other batch sizes will be asked for, not only that of `batch`.
 
     Raises:
         Unsupported: The method takes no step through the backbone.
     """
     outlined = {name: Outlined.of(value) for name, value in batch.items()}
-    size = next(iter(batch.values())).shape[0]
     loaded = bench.backbone
+    recipe = bench.recipe.override(changes or {})
+    size = int(next(iter(outlined.values())).shape[0])
+    if scale:
+        shape = next(iter(outlined.values())).shape
+        size = _prime_for(recipe, loaded.model.config, shape[1] if len(shape) > 1 else 1)
+        outlined = {name: Outlined.resized(value, size) for name, value in outlined.items()}
     return _forecast(
-        bench.recipe, loaded.model.config, bench.data.labels, lambda _: outlined, size, device,
+        recipe, loaded.model.config, bench.data.labels, lambda _: outlined, size, device,
         location=loaded.location, processor=loaded.processor, data=bench.data,
     )  # fmt: skip
 
