@@ -66,7 +66,8 @@ def draw(counted: Counted, folder: Path) -> None:
 
     timeline = counted.timeline
     levels = _levels(counted)
-    keep = _highest_of_each(levels.sum(axis=0))
+    begin = timeline.segments[0][1]  # before it, what there was already is told
+    keep = begin + _highest_of_each(levels[:, begin:].sum(axis=0))
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     stacked = levels[:, keep] / 2**20
     used = [i for i, part in enumerate(PARTS) if stacked[i].any()]
@@ -74,11 +75,12 @@ def draw(counted: Counted, folder: Path) -> None:
         keep, stacked[used], labels=[PARTS[i].replace("_", " ") for i in used],
         colors=[COLORS[PARTS[i]] for i in used],
     )  # fmt: skip
-    for name, start in timeline.segments:
-        if start < levels.shape[1]:
-            axes.axvline(start, color="black", linewidth=0.5, alpha=0.5)
-            axes.text(start, 1.01, name, transform=axes.get_xaxis_transform(), fontsize=8)
-    axes.set(xlabel="tensors that came or went", ylabel="MiB", xlim=(0, levels.shape[1]))
+    first = dict(reversed(timeline.segments))
+    for number, (name, start) in enumerate(sorted(first.items(), key=lambda item: item[1])):
+        axes.axvline(start, color="black", linewidth=0.5, alpha=0.5)
+        height = 1.01 + 0.05 * (number % 2)  # the loss is a short stretch
+        axes.text(start, height, name, transform=axes.get_xaxis_transform(), fontsize=8)
+    axes.set(xlabel="tensors that came or went", ylabel="MiB", xlim=(begin, levels.shape[1]))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
     figure.savefig(folder / "memory.svg", metadata={"Date": None})
     plt.close(figure)

@@ -110,6 +110,7 @@ class MemoryWatch(TrainerCallback):
         self._stack.close()
         if live is None:
             return
+        live.stop()
         peaks = live.timeline.peaks()
         during = max(peaks, key=lambda name: peaks[name].bytes)
         peak = peaks[during]
