@@ -26,6 +26,7 @@ def describe(record: Record, out: Path | None) -> str:
         "time": f"{quantities.seconds(costs['train_seconds'])} to train, "
         f"{quantities.seconds(costs['evaluate_seconds'])} to evaluate",
         "memory": f"{quantities.size_in_bytes(memory)} at the peak of training",
+        "energy": _energy(record),
         "forgetting": _forgetting(record),
         "on disk": quantities.size_in_bytes(costs["adapter_bytes"]),
     }
@@ -33,6 +34,14 @@ def describe(record: Record, out: Path | None) -> str:
     if out is not None:
         lines["saved"] = f"{out} (use it: peftkit predict {out} --text ...)"
     return "".join(f"{name:11} {text}\n" for name, text in lines.items() if text)
+
+
+def _energy(record: Record) -> str:
+    spent = record.costs.get("energy_joules", {})
+    if "train" not in spent:
+        return ""
+    told = [f"{quantities.joules(spent[name])} to {name}" for name in ("train", "evaluate")]
+    return f"{', '.join(told)}, of the whole GPU, idle draw included"
 
 
 def _forgetting(record: Record) -> str:
