@@ -1,6 +1,7 @@
 """Tokens per second and peak memory on a GPU, beside TRL's `SFTTrainer`.
 
     python benchmarks/throughput.py [--rows 1b-lora,8b-qlora] [--smoke] [--out DIR] [--work DIR]
+    python benchmarks/throughput.py --table [--out DIR]    # from records, on any machine
 
 Full fine-tuning, LoRA and QLoRA at the shapes of Llama-3.2-1B and Llama-3.1-8B (benchmarks/shapes,
 random weights). Each row is a process of its own (throughput_row.py), which runs both ways in turn
@@ -28,6 +29,7 @@ from peftkit.device import device
 from peftkit.record import write_atomically
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "throughput"
 ENVIRONMENT = {
     **os.environ,
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -269,7 +271,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/throughput")
     parser.add_argument("--work", type=Path, help="keep backbones there; default: a new folder")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, a temporary folder")
+    parser.add_argument("--table", action="store_true", help="write table.md from what is there")
     args = parser.parse_args()
+    if args.table:
+        out = args.out or RESULTS
+        write_atomically(out / "table.md", page(read_all(out)))
+        return
     asked = [name for name in args.rows.split(",") if name]
     known = [row.name for row in ROWS]
     for name in asked:
@@ -284,7 +291,7 @@ def main() -> None:
     if args.smoke:
         rows = [dataclasses.replace(row, **SMOKE) for row in rows]
     temporary = Path(tempfile.mkdtemp(prefix="throughput-")) if args.smoke else None
-    out = args.out or temporary or HERE / "results" / "throughput"
+    out = args.out or temporary or RESULTS
     work = args.work or work_folder(rows)
     work.mkdir(parents=True, exist_ok=True)
     try:
