@@ -280,7 +280,8 @@ def table(folder: Path) -> str:
     done = [each for each in found if "measured_bytes" in each]
     head = (
         "| shape | blocks | method | precision | batch x length | training | trained "
-        "| measured GiB | predicted GiB | error % | where | accelerate, error % | 16 bytes, error % |"
+        "| measured GiB | predicted GiB | error % | where "
+        "| accelerate, error % | 16 bytes, error % |"
     )
     lines = [
         head,

@@ -38,6 +38,12 @@ OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit",
     "lion": "lion_32bit",
 }
+# transformers 5.17 knows it by its older name alone, 5.23 warns of that one.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -218,12 +224,13 @@ def _check_end(losses: list[float]) -> None:
 def _arguments(
     training: Training, schedule: Schedule, num_steps: int, seed: int, learning_rate: float
 ) -> TrainingArguments:
+    checkpointing: dict[str, Any] = {CHECKPOINTING: training.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(schedule.folder or Path.cwd()),
         max_steps=num_steps,
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
-        activation_checkpointing=training.gradient_checkpointing,
+        **checkpointing,
         learning_rate=learning_rate,
         lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=math.ceil(training.warmup * num_steps),

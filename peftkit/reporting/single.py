@@ -27,6 +27,7 @@ def describe(record: Record, out: Path | None) -> str:
         "time": f"{quantities.seconds(costs['train_seconds'])} to train, "
         f"{quantities.seconds(costs['evaluate_seconds'])} to evaluate",
         "memory": f"{quantities.size_in_bytes(memory)} at the peak of training{_tensors(costs)}",
+        "energy": _energy(record),
         "forgetting": _forgetting(record),
         "on disk": quantities.size_in_bytes(costs["adapter_bytes"]),
     }
@@ -46,6 +47,14 @@ def _tensors(costs: dict[str, Any]) -> str:
     predicted = costs.get("predicted_memory_bytes", {}).get("peak")
     before = f"; predicted: {quantities.size_in_bytes(predicted)}" if predicted else ""
     return f"; tensors {quantities.size_in_bytes(peak[1])} ({told}{before})"
+
+
+def _energy(record: Record) -> str:
+    spent = record.costs.get("energy_joules", {})
+    if "train" not in spent:
+        return ""
+    told = [f"{quantities.joules(spent[name])} to {name}" for name in ("train", "evaluate")]
+    return f"{', '.join(told)}, of the whole GPU, idle draw included"
 
 
 def _forgetting(record: Record) -> str:
