@@ -222,7 +222,7 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     Both are timed in turn, so that whatever else the machine does meets both alike. Where the
     method leaves the architecture as it is, there is nothing to compare and the ratio is 1.
     """
-    from peftkit.evaluate import autocast, length_batches, to_device
+    from peftkit.evaluate import autocast, length_batches, to_device, vocabulary
     from peftkit.methods._peft import without_adapter
 
     model = getattr(predictor, "model", None) or bench.backbone.model
@@ -231,7 +231,8 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     batches = []
     task = bench.recipe.task
     keys = [task.key(example) for example in examples]
-    for indices in length_batches([task.length(example) for example in examples], keys):
+    lengths, width = [task.length(example) for example in examples], vocabulary(model)
+    for indices in length_batches(lengths, keys, logits_per_token=width):
         batch = to_device(bench.collate([examples[i] for i in indices]))
         del batch["labels"]
         batches.append(batch)
