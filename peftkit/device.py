@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from peftkit.errors import InvalidInput
+
 Precision = Literal["float32", "bfloat16"]
+PAGED = ("paged_adamw", "paged_adamw_8bit")
 
 
 @functools.cache
@@ -47,3 +50,19 @@ def resolve_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Precisio
     if cuda_probable() or cpu_flags() & {"avx512_bf16", "amx_bf16"}:
         return "bfloat16"
     return "float32"
+
+
+def require_optimizer(name: str) -> None:
+    """Raise `InvalidInput` for an optimizer that keeps its state in pages where there is no CUDA.
+
+    bitsandbytes would keep it in ordinary memory, and warn.
+    """
+    if name in PAGED and not cuda_probable():
+        raise InvalidInput(
+            f"optimizer {name} moves its state between CUDA's memory and the CPU's, page by page, "
+            "and no CUDA device is visible",
+            received=f"training.optimizer {name}",
+            allowed="adamw, adamw_8bit, adafactor, lion",
+            next_step=f"leave out --training.optimizer, or choose {name.removeprefix('paged_')}, "
+            "which takes the same steps",
+        )

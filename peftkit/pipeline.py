@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.backbones import locate
 from peftkit.checks import warnings_of
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
-from peftkit.device import resolve_precision
+from peftkit.device import require_optimizer, resolve_precision
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.record import MANIFEST, Record, record_key, write_atomically
@@ -52,13 +52,14 @@ def run(
         The record, status "done".
 
     Raises:
-        InvalidInput: The recipe does not fit its data or backbone.
+        InvalidInput: The recipe does not fit its data, its backbone or this machine.
             The data check found errors.
         Unsupported: Method and backbone do not go together.
         Diverged: Training left the finite numbers.
     """
     import torch
 
+    require_optimizer(recipe.training.optimizer)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -124,7 +125,11 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     Returns:
         "data" and "backbone" as records hold them (`num_train` before any subset), and the
         resolved "precision".
+
+    Raises:
+        InvalidInput: The recipe does not fit its data or this machine.
     """
+    require_optimizer(recipe.training.optimizer)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))
