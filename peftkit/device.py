@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from peftkit.errors import InvalidInput
+
 Precision = Literal["float32", "bfloat16"]
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -17,6 +19,7 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "Cannot allocate memory",
 )
+PAGED = ("paged_adamw", "paged_adamw_8bit")
 
 
 @functools.cache
@@ -76,3 +79,19 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         each = each.__cause__ or each.__context__
+
+
+def require_optimizer(name: str) -> None:
+    """Raise `InvalidInput` for an optimizer that keeps its state in pages where there is no CUDA.
+
+    bitsandbytes would keep it in ordinary memory, and warn.
+    """
+    if name in PAGED and not cuda_probable():
+        raise InvalidInput(
+            f"optimizer {name} moves its state between CUDA's memory and the CPU's, page by page, "
+            "and no CUDA device is visible",
+            received=f"training.optimizer {name}",
+            allowed="adamw, adamw_8bit, adafactor, lion",
+            next_step=f"leave out --training.optimizer, or choose {name.removeprefix('paged_')}, "
+            "which takes the same steps",
+        )

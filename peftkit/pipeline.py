@@ -19,7 +19,7 @@ from peftkit.cost import (
     step_memory,
     train_flops_per_example,
 )
-from peftkit.device import is_out_of_memory, resolve_precision
+from peftkit.device import is_out_of_memory, require_optimizer, resolve_precision
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -64,7 +64,7 @@ def run(
         The record, status "done".
 
     Raises:
-        InvalidInput: The recipe does not fit its data or backbone.
+        InvalidInput: The recipe does not fit its data, its backbone or this machine.
             The data check found errors.
         Unsupported: Method and backbone do not go together.
         DoesNotFit: Training would need more memory than is free.
@@ -72,6 +72,7 @@ def run(
     """
     import torch
 
+    require_optimizer(recipe.training.optimizer)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -151,7 +152,11 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     Returns:
         "data" and "backbone" as records hold them (`num_train` before any subset), and the
         resolved "precision".
+
+    Raises:
+        InvalidInput: The recipe does not fit its data or this machine.
     """
+    require_optimizer(recipe.training.optimizer)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))
