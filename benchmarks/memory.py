@@ -191,7 +191,7 @@ def measure(row: Row, backbone: Path) -> dict[str, Any]:
                       **row.training},
             seed=0,
         )  # fmt: skip
-        bench = Workbench(recipe, recipe.task.load(seed=0), Path(folder), force=True)
+        bench = Workbench(recipe, recipe.task.load(seed=0), Path(folder), memory_check="note")
         bench.backbone  # noqa: B018
         start = time.perf_counter()
         recipe.method.fit(bench)
@@ -242,7 +242,7 @@ def make_backbone(shape: str, blocks: int | None, folder: Path, *, smoke: bool) 
     import torch
     import transformers
 
-    from peftkit.backbones._twin import _toy_tokenizer
+    from peftkit.backbones import toy_tokenizer
 
     body = json.loads((SHAPES / f"{shape}.json").read_text())
     config = transformers.AutoConfig.for_model(**body)
@@ -259,7 +259,7 @@ def make_backbone(shape: str, blocks: int | None, folder: Path, *, smoke: bool) 
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     dtype = torch.float32 if config.hidden_size <= 1024 else torch.bfloat16
     auto.from_config(config, dtype=dtype).save_pretrained(folder)
-    _toy_tokenizer().save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -82,8 +82,9 @@ def run(
         if limit is not None:
             data = _first_rows(data, limit)
         bench = Workbench(
-            recipe, data, folder, features_folder, progress, start_from=start_from, force=force
-        )
+            recipe, data, folder, features_folder, progress, start_from=start_from,
+            memory_check="note" if force else "refuse",
+        )  # fmt: skip
         meter = Meter()
         with meter.phase("load"):
             if recipe.method.needs_backbone:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,8 @@ class Workbench:
         shots: Training rows that stand before each prompt, if any do.
         notes: What a reader of the record must know of the method, and of how rows were encoded.
         reloaded: Whether the model is that of an earlier run.
-        force: Whether to train even what seems not to fit into memory.
+        memory_check: Whether memory is predicted before training, and a run that cannot fit is
+            refused.
         expected: Memory predicted for the last training.
     """
 
@@ -73,7 +74,7 @@ class Workbench:
     notes: list[str] = field(default_factory=list)
     shots: Dataset | None = None
     reloaded: bool = False
-    force: bool = False
+    memory_check: Literal["off", "note", "refuse"] = "off"
     expected: Prediction | None = None
     _encoded: dict[str, list[Example]] = field(default_factory=dict)
 
@@ -293,7 +294,7 @@ class Workbench:
             return self.recipe.method.rate_factor(name)
 
         lengths = [task.length(row) for row in rows]
-        if examples is None:
+        if examples is None and self.memory_check != "off":
             from peftkit.memory.expecting import expect
 
             self.expected = expect(self, rows, lengths)

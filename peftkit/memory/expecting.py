@@ -37,7 +37,7 @@ def expect(bench: Workbench, rows: Sequence[Example], lengths: Sequence[int]) ->
         None where the memory cannot be predicted; the record then has a note that says why.
 
     Raises:
-        DoesNotFit: More than is free, and `bench.force` is not set.
+        DoesNotFit: More than is free, and `bench.memory_check` says to refuse that.
     """
     from peftkit.train import order_of
 
@@ -57,7 +57,7 @@ def expect(bench: Workbench, rows: Sequence[Example], lengths: Sequence[int]) ->
             return None
         prediction = found.peak(len(indices))
         _keep(kept, prediction)
-    if not bench.force:
+    if bench.memory_check == "refuse":
         _require_room(bench, batch, prediction)
     return prediction
 

@@ -78,6 +78,17 @@ class Forecast:
 
     def peak(self, batch_size: int) -> Prediction:
         """Predict the peak of a step with so many examples a forward pass."""
+        amounts = self._by_place(batch_size)
+        place = max(amounts, key=lambda name: sum(amounts[name].values()))
+        parts = {name: amounts[place].get(name, 0) for name in PARTS}
+        parts["temporary"] += self.terms.workspace_bytes
+        return self._prediction(parts, place.partition(" ")[0])
+
+    def after_step(self, batch_size: int) -> dict[Part, int]:
+        """What is there when the optimizer steps: weights, gradients and its own state."""
+        return self._by_place(batch_size)["step"]
+
+    def _by_place(self, batch_size: int) -> dict[str, dict[Part, int]]:
         found: dict[int, dict[str, dict[Part, int]]] = {}
         for depth, timeline in self.timelines.items():
             peaks = timeline.peaks(
@@ -86,12 +97,8 @@ class Forecast:
             found[depth] = _by_place(peaks, depth)
         if len(found) == 1:
             (amounts,) = found.values()
-        else:
-            amounts = _extrapolated(found, self.num_blocks)
-        place = max(amounts, key=lambda name: sum(amounts[name].values()))
-        parts = {name: amounts[place].get(name, 0) for name in PARTS}
-        parts["temporary"] += self.terms.workspace_bytes
-        return self._prediction(parts, place.partition(" ")[0])
+            return amounts
+        return _extrapolated(found, self.num_blocks)
 
     def _prediction(self, parts: dict[Part, int], during: str) -> Prediction:
         peak = sum(parts.values())
