@@ -20,8 +20,9 @@ from peftkit.record import Record, write_atomically
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
 NAMES = (
-    "continued_pretraining", "pretrain_decoder", "classify_lora_int8", "two_stages",
-    "describe_lora", "summarize_lora", "language_model_lora", "instruct_lora", "dpo_lora",
+    "continued_pretraining", "pretrain_decoder", "two_stages", "classify_lora_int8",
+    "summarize_lora", "describe_lora", "language_model_lora", "instruct_lora", "instruct_qlora",
+    "dpo_lora",
 )  # fmt: skip
 
 

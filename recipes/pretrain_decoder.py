@@ -27,7 +27,7 @@ OUT = "out/decoder"
 RECIPE = Recipe(
     method="scratch",
     task={"name": "language_modeling", "data": "pydocs/text", "max_length": 256},
-    training={"steps": 4000, "learning_rate": 1e-3, "schedule": "cosine"},
+    training={"steps": 1500, "learning_rate": 1e-3, "schedule": "cosine"},
     seed=0,
 )
 SMALL = {"width": 128, "layers": 4, "vocabulary": 4096}
