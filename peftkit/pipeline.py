@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.backbones import locate
 from peftkit.checks import warnings_of
 from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
-from peftkit.device import require_optimizer, resolve_precision
+from peftkit.device import require_offload, require_optimizer, resolve_precision
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.record import MANIFEST, Record, record_key, write_atomically
@@ -60,6 +60,7 @@ def run(
     import torch
 
     require_optimizer(recipe.training.optimizer)
+    require_offload(recipe.backbone.offload)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -130,6 +131,7 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         InvalidInput: The recipe does not fit its data or this machine.
     """
     require_optimizer(recipe.training.optimizer)
+    require_offload(recipe.backbone.offload)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))

@@ -6,6 +6,7 @@ Each public file here is one family of architectures.
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
 from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load
 from peftkit.backbones._locate import Location, locate, model_type
+from peftkit.backbones._offload import bring_back, offload
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
@@ -18,6 +19,7 @@ __all__ = [
     "Location",
     "Pooling",
     "Role",
+    "bring_back",
     "declare_pooling",
     "dense_stand_ins",
     "families",
@@ -28,6 +30,7 @@ __all__ = [
     "locate",
     "mask_frames",
     "model_type",
+    "offload",
     "packed_layers",
     "pool_vectors",
 ]
