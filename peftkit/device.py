@@ -81,6 +81,17 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__ or each.__context__
 
 
+def require_offload(where: str) -> None:
+    """Raise `InvalidInput` where weights should wait in the CPU's memory, and no other is there."""
+    if where != "none" and not cuda_probable():
+        raise InvalidInput(
+            "no CUDA device is visible, so nothing can be offloaded from it",
+            received=f"backbone.offload {where}",
+            allowed="none",
+            next_step="leave --backbone.offload out",
+        )
+
+
 def require_optimizer(name: str) -> None:
     """Raise `InvalidInput` for an optimizer that keeps its state in pages where there is no CUDA.
 

@@ -19,7 +19,12 @@ from peftkit.cost import (
     step_memory,
     train_flops_per_example,
 )
-from peftkit.device import is_out_of_memory, require_optimizer, resolve_precision
+from peftkit.device import (
+    is_out_of_memory,
+    require_offload,
+    require_optimizer,
+    resolve_precision,
+)
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -73,6 +78,7 @@ def run(
     import torch
 
     require_optimizer(recipe.training.optimizer)
+    require_offload(recipe.backbone.offload)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -158,6 +164,7 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         InvalidInput: The recipe does not fit its data or this machine.
     """
     require_optimizer(recipe.training.optimizer)
+    require_offload(recipe.backbone.offload)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))

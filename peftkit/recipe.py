@@ -81,6 +81,24 @@ class Recipe:
                 received="training.gradient_checkpointing true",
                 next_step="leave --training.gradient-checkpointing out, or choose another method",
             )
+        if self.backbone.offload != "none":
+            self._check_offload()
+
+    def _check_offload(self) -> None:
+        name, whole = parts.name_of(type(self.method)), self.method.rung in ("none", "head")
+        if not self.method.works_offloaded:
+            raise InvalidInput(
+                f"{name} needs the weights of the blocks at hand",
+                received=f"backbone.offload {self.backbone.offload}",
+                next_step="leave --backbone.offload out, or choose lora or bottleneck",
+            )
+        if not whole and not self.training.gradient_checkpointing:
+            raise InvalidInput(
+                "the backward pass would hold all offloaded weights on the device at once, unless "
+                "blocks are computed again",
+                received="backbone.offload cpu, training.gradient_checkpointing false",
+                next_step="add --training.gradient-checkpointing true",
+            )
 
     @property
     def learning_rate(self) -> float | None:
@@ -164,6 +182,8 @@ class Recipe:
         """
         body = self.to_dict()
         del body["training"]["save_every"]
+        if self.backbone.offload == "none":  # records are older than this option
+            del body["backbone"]["offload"]
         body["training"]["precision"] = precision
         body["training"]["learning_rate"] = self.learning_rate
         body["metric_version"] = self.task.metric_version

@@ -34,6 +34,10 @@ class Backbone:
     """Number format in which nf4 and fp4 layers compute; auto: that of `dtype`."""
     storage_dtype: Literal["uint8", "float32", "bfloat16"] = "uint8"
     """Number format that the bytes of nf4 and fp4 are kept as; FSDP wants that of the others."""
+    offload: Literal["none", "cpu"] = "none"
+    """Keep the frozen linear layers of the blocks in the CPU's memory, and bring each to the GPU as
+    it computes: less of the GPU's memory, more time. Needs CUDA, and `gradient_checkpointing` where
+    blocks are trained through. Untested on CUDA so far."""
     pooling: Literal["auto", "model", "first", "last", "mean"] = "auto"
     """What a classification head reads of the last hidden states: the first or last token, the mean
     over tokens, or what its model class does; auto: the mean if the backbone was trained as a
@@ -43,6 +47,12 @@ class Backbone:
         settle(self, "backbone")
         if not self.name.strip():
             raise InvalidInput("backbone.name is empty", next_step="name a model or a folder")
+        if self.offload != "none" and self.quantization != "none":
+            raise InvalidInput(
+                "packed weights compute where they are",
+                received=f"backbone.offload {self.offload}, quantization {self.quantization}",
+                next_step="leave one of them out",
+            )
         four_bit = self.quantization in ("nf4", "fp4")
         for name, usual in (
             ("double_quantization", False), ("compute_dtype", "auto"), ("storage_dtype", "uint8"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from peftkit.backbones import LoadedBackbone, load, locate
+from peftkit.backbones import LoadedBackbone, bring_back, load, locate, offload
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
 from peftkit.record import record_key
@@ -87,7 +87,11 @@ class Workbench:
         from peftkit.device import device
 
         loaded = self._load(from_pretrained=self.recipe.method.from_pretrained)
-        if loaded.quantization == "none":  # else it was loaded to where it belongs
+        if self.recipe.backbone.offload == "cpu":
+            names = loaded.layers.linear()
+            loaded.waiting = tuple(loaded.model.get_submodule(name) for name in names)
+            offload(loaded.model, loaded.waiting, device())
+        elif loaded.quantization == "none":  # else it was loaded to where it belongs
             loaded.model.to(device())
         return loaded
 
@@ -226,8 +230,8 @@ class Workbench:
                 "leave --training.gradient-checkpointing out"
             )
         fixed = [whole.get_parameter(name) for name in backbone.layers.fixed]
-        with seeded(self.recipe.seed, "adapter"):
-            model = method.attach(backbone)
+        with seeded(self.recipe.seed, "adapter"), self._weights_at_hand() as found:
+            model = found[0] = method.attach(backbone)
         for parameter in fixed:
             parameter.requires_grad_(False)
         _train_in_float32(model)
@@ -237,6 +241,21 @@ class Workbench:
             go_on_from(self, model, self.start_from)
         self.virtual_tokens = _virtual_tokens(model)
         return model
+
+    @contextmanager
+    def _weights_at_hand(self) -> Iterator[list[Any]]:
+        """Within, offloaded weights are back; afterwards the model that is put in the list waits.
+
+        PEFT puts new layers where those beside them are, and makes none of weights that wait.
+        """
+        found = [self.backbone.model]
+        if self.backbone.waiting:
+            bring_back(self.backbone.model, self.backbone.waiting)
+        yield found
+        if self.backbone.waiting:
+            from peftkit.device import device
+
+            offload(found[0], self.backbone.waiting, device())
 
     def parameters(self, model: nn.Module) -> Parameters:
         """Count what requires gradients, the head apart."""
@@ -377,7 +396,8 @@ class Workbench:
         """Load what `ModelPredictor.save` wrote: an adapter folder, or a whole model."""
         from peftkit.reloading import reload
 
-        model = reload(self.backbone, folder)
+        with self._weights_at_hand() as found:
+            model = found[0] = reload(self.backbone, folder)
         self.virtual_tokens = _virtual_tokens(model)
         self.reloaded = True
         return ModelPredictor(model=model, bench=self, parameters=self.parameters(model))

@@ -6,6 +6,7 @@ Each public file here is one family of architectures.
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
 from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load, outline
 from peftkit.backbones._locate import Location, locate, model_type
+from peftkit.backbones._offload import bring_back, offload
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
@@ -19,6 +20,7 @@ __all__ = [
     "Location",
     "Pooling",
     "Role",
+    "bring_back",
     "declare_pooling",
     "dense_stand_ins",
     "families",
@@ -30,6 +32,7 @@ __all__ = [
     "mask_frames",
     "model_type",
     "outline",
+    "offload",
     "packed_layers",
     "pool_vectors",
     "toy_tokenizer",

@@ -59,6 +59,7 @@ class LoadedBackbone:
         head_is_new: Whether the head starts from random weights, not from the checkpoint's own.
         inputs: What it reads.
         quantization: As `Backbone.quantization`.
+        waiting: Layers whose weights wait in the CPU's memory, if any do.
         own_output: False where tokens are predicted by a new layer, which the files do not hold.
     """
 
@@ -73,6 +74,7 @@ class LoadedBackbone:
     inputs: Inputs = "text"
     quantization: str = "none"
     own_output: bool = True
+    waiting: tuple[Any, ...] = ()
 
     @property
     def peft_task(self) -> str | None:

@@ -243,6 +243,11 @@ def _require_steps(recipe: Recipe) -> None:
             f"{name} takes no step through the backbone whose memory could be predicted. Next: "
             "run it; the record says what it took."
         )
+    if recipe.backbone.offload != "none":
+        raise Unsupported(
+            "weights that wait in the CPU's memory come and go layer by layer, which is not "
+            "predicted. Next: leave --backbone.offload out."
+        )
     if getattr(method, "dora", False) and recipe.backbone.quantization != "none":
         raise Unsupported(
             "DoRA reads the packed weights themselves, which have no values before a run. Next: "

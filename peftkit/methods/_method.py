@@ -36,6 +36,7 @@ class Method:
         mergeable: Whether the trained state folds into the backbone's own weights.
         identity_at_start: Whether attaching leaves every output as it was.
         works_on_quantised: Whether a 4/8-bit base can carry it.
+        works_offloaded: Whether the blocks' own weights may wait elsewhere until they compute.
         works_with_checkpointing: Whether activations may be recomputed in the backward pass.
     """
 
@@ -48,6 +49,7 @@ class Method:
     mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
     works_on_quantised: ClassVar[bool] = True
+    works_offloaded: ClassVar[bool] = True
     works_with_checkpointing: ClassVar[bool] = True
 
     def attach(self, backbone: LoadedBackbone) -> Any:

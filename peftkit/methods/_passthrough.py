@@ -119,6 +119,7 @@ class PeftMethod(Method):
     reference: ClassVar[str] = "see PEFT's documentation"
     learning_rate: ClassVar[float | None] = 1e-3
     learning_rate_source: ClassVar[str] = "LoRA's; search one for the method at hand"
+    works_offloaded: ClassVar[bool] = False  # not tried
     config_class: ClassVar[Any]
 
     def attach(self, backbone: LoadedBackbone) -> Any:

@@ -19,6 +19,7 @@ class BitFit(Method):
     learning_rate: ClassVar[float | None] = 3e-3
     learning_rate_source: ClassVar[str] = "the paper searches 1e-4 to 1e-3; see benchmarks/NOTES.md"
     mergeable: ClassVar[bool] = True
+    works_offloaded: ClassVar[bool] = False  # it reads biases outside their layers
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         from peftkit.bitfit import BitFitConfig

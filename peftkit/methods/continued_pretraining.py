@@ -49,6 +49,7 @@ class ContinuedPretraining(Method):
     learning_rate: ClassVar[float | None] = 1e-4
     learning_rate_source: ClassVar[str] = "that of the method that follows; full's by default"
     works_on_quantised: ClassVar[bool] = False
+    works_offloaded: ClassVar[bool] = False
 
     then: str = "full"
     """The method that follows, as in a comparison: full, lora, lora:rank=4."""

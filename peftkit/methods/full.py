@@ -19,6 +19,7 @@ class Full(Method):
     learning_rate: ClassVar[float | None] = 1e-4
     learning_rate_source: ClassVar[str] = "see benchmarks/NOTES.md; BERT: 2e-5 to 5e-5 at base size"
     works_on_quantised: ClassVar[bool] = False
+    works_offloaded: ClassVar[bool] = False
 
     master_weights: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights that the optimizer updates. In pure bfloat16 many updates

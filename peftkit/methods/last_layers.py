@@ -27,6 +27,7 @@ class LastLayers(Method):
     learning_rate_source: ClassVar[str] = "between full and LoRA; see benchmarks/NOTES.md"
     mergeable: ClassVar[bool] = True
     works_on_quantised: ClassVar[bool] = False
+    works_offloaded: ClassVar[bool] = False
 
     num_layers: Annotated[int, Ge(1)] = 2
     """Blocks trained, counted from the last; a quarter of them suffices in the paper."""

@@ -109,6 +109,11 @@ class LoRA(Method):
         return LoraConfig(**{**options, **changes})
 
     def _check_quantized(self, backbone: LoadedBackbone) -> None:
+        if backbone.waiting and (self._moves_weights or self.dora):
+            raise Unsupported(
+                "DoRA, and starts that are taken out of the weights, need them at hand. "
+                "Next: leave --backbone.offload out, or choose plain LoRA."
+            )
         if backbone.quantization == "none":
             return
         if self._moves_weights:

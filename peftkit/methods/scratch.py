@@ -19,6 +19,7 @@ class Scratch(Method):
     learning_rate_source: ClassVar[str] = "see benchmarks/NOTES.md; BERT pretraining: 1e-4"
     from_pretrained: ClassVar[bool] = False
     works_on_quantised: ClassVar[bool] = False
+    works_offloaded: ClassVar[bool] = False
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         import torch

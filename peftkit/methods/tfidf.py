@@ -31,6 +31,7 @@ class TfIdf(Method):
     reference: ClassVar[str] = "no transformer: what the words alone give away"
     needs_backbone: ClassVar[bool] = False
     works_on_quantised: ClassVar[bool] = False
+    works_offloaded: ClassVar[bool] = False
 
     def fit(self, bench: Workbench) -> Predictor:
         from sklearn.feature_extraction.text import TfidfVectorizer
