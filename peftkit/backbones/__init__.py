@@ -10,7 +10,7 @@ from peftkit.backbones._configuration import (
     reader,
 )
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
-from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load
+from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load, outline
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
@@ -35,6 +35,7 @@ __all__ = [
     "make_configuration",
     "mask_frames",
     "model_type",
+    "outline",
     "packed_layers",
     "pool_vectors",
     "positions",

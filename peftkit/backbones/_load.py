@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ _PEFT_TASKS = {
     "AutoModelForCausalLM": "CAUSAL_LM",
     "AutoModelForMaskedLM": "FEATURE_EXTRACTION",  # virtual tokens before the text, and no more
 }
+Reads = Literal["text", "word", "span", "token"]
+Weights = Literal["files", "random", "none"]
 # Classes whose heads read one vector of a whole row, and where it comes from is known.
 _POOLED = {
     "AutoModelForSequenceClassification",
@@ -87,7 +90,7 @@ def load(
     seed: int,
     from_pretrained: bool = True,
     inputs: Inputs = "text",
-    reads: Literal["text", "word", "span", "token"] = "text",
+    reads: Reads = "text",
     max_seconds: float | None = None,
     new_output_layer: bool = False,
 ) -> LoadedBackbone:
@@ -115,35 +118,120 @@ def load(
         BackboneNotFound: The files are no model of a known architecture.
         Unsupported: transformers has no head for the task on this architecture.
     """
+    config = _read_config(location)
+    posed = _Posed(
+        auto_classes=auto_classes,
+        labels=labels,
+        seed=seed,
+        inputs=inputs,
+        reads=reads,
+        max_seconds=max_seconds,
+        new_output_layer=new_output_layer,
+    )
+    processor = load_processor(location, inputs=inputs, words=reads == "word")
+    weights: Weights = "files" if from_pretrained else "random"
+    return _build(backbone, location, config, processor, posed, weights)
+
+
+def outline(
+    backbone: Backbone,
+    config: Any,
+    *,
+    auto_classes: tuple[str, ...],
+    labels: list[str],
+    location: Location | None = None,
+    processor: Any = None,
+    inputs: Inputs = "text",
+    reads: Reads = "text",
+    max_seconds: float | None = None,
+    new_output_layer: bool = False,
+) -> LoadedBackbone:
+    """Shape a backbone as `load` does, without weights: tensors are on torch's meta device.
+
+    Packed layers are stood in for by `PackedOutline`. No files are needed; which layers the
+    files would not hold is not known then, so only what stands outside the backbone proper is
+    its head.
+
+    Args:
+        backbone: The recipe's part.
+        config: A configuration of transformers; it is copied.
+        auto_classes: As for `load`.
+        labels: As for `load`.
+        location: Where the files are, if anywhere: they may declare a pooling.
+        processor: As `LoadedBackbone.processor`, if there is one.
+        inputs: As for `load`.
+        reads: As for `load`.
+        max_seconds: As for `load`; needs a processor.
+        new_output_layer: As for `load`.
+
+    Raises:
+        Unsupported: transformers has no head for the task on this architecture.
+    """
+    posed = _Posed(
+        auto_classes=auto_classes,
+        labels=labels,
+        seed=0,
+        inputs=inputs,
+        reads=reads,
+        max_seconds=max_seconds if processor is not None else None,
+        new_output_layer=new_output_layer,
+    )
+    location = location or Location(name=backbone.name, folder=Path(), fingerprint="")
+    return _build(backbone, location, copy.deepcopy(config), processor, posed, "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Posed:
+    """What a task asks of a backbone; as the arguments of `load`."""
+
+    auto_classes: tuple[str, ...]
+    labels: list[str]
+    seed: int
+    inputs: Inputs
+    reads: Reads
+    max_seconds: float | None
+    new_output_layer: bool
+
+
+def _build(
+    backbone: Backbone,
+    location: Location,
+    config: Any,
+    processor: Any,
+    posed: _Posed,
+    weights: Weights,
+) -> LoadedBackbone:
+    """A model of `config` with the head that is asked for."""
     import torch
     import transformers
 
-    config = _read_config(location)
-    auto_class = _choose_class(auto_classes, config)
+    auto_class = _choose_class(posed.auto_classes, config)
     auto = getattr(transformers, auto_class)
-    processor = load_processor(location, inputs=inputs, words=reads == "word")
+    reads, labels, from_pretrained = posed.reads, posed.labels, weights != "random"
     known_head = list((config.id2label or {}).values()) == labels
     if reads != "token":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-    _settle(config, processor, inputs)
+    _settle(config, processor, posed.inputs)
     dtype = getattr(torch, backbone.dtype)
-    with seeded(seed, "weights"):
-        if from_pretrained:
-            packing = quantized_loading(backbone, auto, config)
-            model, new = _read_weights(auto, location, config, dtype=dtype, **packing)
-            if new_output_layer and _output_is_loose(model, new):
-                config.tie_word_embeddings = True
-                model, new = _read_weights(auto, location, config, dtype=dtype, **packing)
-            settle_quantized(model)
-        else:
+    with seeded(posed.seed, "weights"):
+        if weights == "files":
+            model, new = _from_files_packed(backbone, auto, location, config, posed)
+        elif weights == "random":
             model, new = auto.from_config(config), set()  # all of it is trained: in float32
+        else:
+            with torch.device("meta"):
+                model, new = auto.from_config(config, dtype=dtype), set()
+            if backbone.quantization != "none":
+                from peftkit.backbones._outline import outline_packed
+
+                outline_packed(model, backbone, find_layers(model, head=()).linear())
     family = family_of(config.model_type)
-    if family and family.shorten and max_seconds is not None:
-        family.shorten(model, processor, max_seconds)
+    if family and family.shorten and posed.max_seconds is not None:
+        family.shorten(model, processor, posed.max_seconds)
     own_output = not (reads == "token" and new)
     if not own_output:
-        if not new_output_layer:
+        if not posed.new_output_layer:
             raise Unsupported(
                 f"the files of {location.name!r} hold no output layer that predicts tokens "
                 f"(missing: {', '.join(sorted(new)[:3])}). Next: choose a backbone that was saved "
@@ -154,8 +242,8 @@ def load(
     if dtype != torch.float32:
         _keep_in_float32(model, head)
     head_is_new = not from_pretrained or bool(new) or (not known_head and reads != "token")
-    if head_is_new:
-        _initialise(model, head, seed)
+    if head_is_new and weights != "none":
+        _initialise(model, head, posed.seed)
     layers = find_layers(model, head=head)
     if dtype != torch.float32 and backbone.quantization != "none":
         _keep_in_float32(model, layers.norms)  # as QLoRA's code does
@@ -173,10 +261,26 @@ def load(
         pooling=pooling,
         total_parameters=num_parameters(model) - in_head,
         head_is_new=head_is_new,
-        inputs=inputs,
+        inputs=posed.inputs,
         quantization=backbone.quantization,
         own_output=own_output,
     )
+
+
+def _from_files_packed(
+    backbone: Backbone, auto: Any, location: Location, config: Any, posed: _Posed
+) -> tuple[Any, set[str]]:
+    """The model as its files have it, packed if asked for; and what they do not hold."""
+    import torch
+
+    options = quantized_loading(backbone, auto, config)
+    options["dtype"] = getattr(torch, backbone.dtype)
+    model, new = _read_weights(auto, location, config, **options)
+    if posed.new_output_layer and _output_is_loose(model, new):
+        config.tie_word_embeddings = True
+        model, new = _read_weights(auto, location, config, **options)
+    settle_quantized(model)
+    return model, new
 
 
 def _output_is_loose(model: Any, new: set[str]) -> bool:
@@ -203,7 +307,7 @@ def _read_config(location: Location) -> Any:
 def _settle(config: Any, processor: Any, inputs: Inputs) -> None:
     """Bring a configuration in line with the processor and with training, in place."""
     config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
-    if inputs == "text":
+    if inputs == "text" and processor is not None:
         config.pad_token_id = processor.pad_token_id
     if inputs != "audio":
         return

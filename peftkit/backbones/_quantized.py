@@ -75,7 +75,8 @@ def settle_quantized(model: nn.Module) -> None:
 
 def packed_layers(model: nn.Module) -> list[Any]:
     """The layers of `model` that bitsandbytes keeps in 8 or 4 bits."""
-    own = "bitsandbytes."  # PEFT's wrappers around them bear the same names
+    # PEFT's wrappers around them bear the same names; outlines stand in for them without weights.
+    own = ("bitsandbytes.", "peftkit.backbones._outline")
     return [module for module in model.modules() if type(module).__module__.startswith(own)]
 
 

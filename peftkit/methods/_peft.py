@@ -37,7 +37,7 @@ def _encode_in_float32(model: Any) -> None:
     import torch
 
     for encoder in model.prompt_encoder.values():
-        device = next(encoder.parameters()).device.type
+        device = next(encoder.parameters()).device.type.replace("meta", "cpu")  # an outline's
         encoder.forward = torch.autocast(device, enabled=False)(encoder.forward)
 
 

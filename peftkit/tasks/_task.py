@@ -238,6 +238,14 @@ class Task:
         """Mean loss of a batch, in nats; `labels` as `collate` made them."""
         raise NotImplementedError
 
+    def label_shape(self, batch: int, length: int, num_labels: int) -> tuple[tuple[int, ...], bool]:
+        """Shape of the labels of a batch, and whether they are no whole numbers.
+
+        For predicting memory where there are no rows.
+        """
+        shapes = {"text": (batch,), "word": (batch, length), "span": (batch, 2)}
+        return shapes.get(self.reads, (batch, length)), False
+
     def num_items(self, labels: Any) -> int:
         """By how much a batch counts where several make one step: here, all alike."""
         return 1

@@ -111,6 +111,9 @@ class MultiLabelClassification(TextRows):
         # Tuples: a list would be taken for one label a token.
         return self.tokenize(rows, backbone, max_length, [tuple(row) for row in there.tolist()])
 
+    def label_shape(self, batch: int, length: int, num_labels: int) -> tuple[tuple[int, ...], bool]:
+        return (batch, num_labels), True
+
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
         """Binary cross-entropy, mean over rows and labels."""
         from torch.nn.functional import binary_cross_entropy_with_logits

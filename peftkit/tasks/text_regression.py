@@ -100,6 +100,9 @@ class TextRegression(TextRows):
         )
         return [{**example, "_scale": scale} for example in examples]
 
+    def label_shape(self, batch: int, length: int, num_labels: int) -> tuple[tuple[int, ...], bool]:
+        return (batch,), True
+
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, data: TaskData) -> torch.Tensor:
         """Mean squared error; 1 is that of the training rows' mean."""
         import torch

@@ -1,0 +1,1 @@
+"""GPU memory: counted while a step runs, and predicted before it does."""
