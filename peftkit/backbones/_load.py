@@ -215,17 +215,7 @@ def _build(
     _settle(config, processor, posed.inputs)
     dtype = getattr(torch, backbone.dtype)
     with seeded(posed.seed, "weights"):
-        if weights == "files":
-            model, new = _from_files_packed(backbone, auto, location, config, posed)
-        elif weights == "random":
-            model, new = auto.from_config(config), set()  # all of it is trained: in float32
-        else:
-            with torch.device("meta"):
-                model, new = auto.from_config(config, dtype=dtype), set()
-            if backbone.quantization != "none":
-                from peftkit.backbones._outline import outline_packed
-
-                outline_packed(model, backbone, find_layers(model, head=()).linear())
+        model, new = _make(backbone, auto, location, config, posed, weights)
     family = family_of(config.model_type)
     if family and family.shorten and posed.max_seconds is not None:
         family.shorten(model, processor, posed.max_seconds)
@@ -265,6 +255,25 @@ def _build(
         quantization=backbone.quantization,
         own_output=own_output,
     )
+
+
+def _make(
+    backbone: Backbone, auto: Any, location: Location, config: Any, posed: _Posed, weights: Weights
+) -> tuple[Any, set[str]]:
+    """A model of the class `auto`, and the names of the tensors that its files do not hold."""
+    import torch
+
+    if weights == "files":
+        return _from_files_packed(backbone, auto, location, config, posed)
+    if weights == "random":
+        return auto.from_config(config), set()  # all of it is trained: in float32
+    with torch.device("meta"):
+        model = auto.from_config(config, dtype=getattr(torch, backbone.dtype))
+    if backbone.quantization != "none":
+        from peftkit.backbones._outline import outline_packed
+
+        outline_packed(model, backbone, find_layers(model, head=()).linear())
+    return model, set()
 
 
 def _from_files_packed(
