@@ -295,9 +295,9 @@ def _heading(request: Request) -> tuple[str, list[str]]:
     lines = [
         f"batch {question.batch_size}"
         + (f" x {accumulated} accumulated" if accumulated > 1 else "")
-        + f", {question.length} tokens, {parts.name_of(type(recipe.task))}, {training.optimizer}; "
-        "GiB; W weights, G gradients, O optimizer, A activations at the peak;",
-        "card: the peak, what the allocator holds beyond it, and the CUDA context; "
+        + f", {question.length} tokens, {parts.name_of(type(recipe.task))}, {training.optimizer}",
+        "GiB. card: the peak, what the allocator holds beyond it, and CUDA's context "
+        f"({question.terms['name']}). peak: W weights + G gradients + O optimizer + A activations. "
         "batch: the largest that fits",
     ]
     shown = f"{size / 2**30:.4g} GiB"

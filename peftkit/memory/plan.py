@@ -41,6 +41,7 @@ OPTIONS: dict[Precision, dict[str, str]] = {
 CHECKPOINTING = "training.gradient_checkpointing"
 AXES = frozenset({CHECKPOINTING, *(name for options in OPTIONS.values() for name in options)})
 """Options that differ between the rows of a plan."""
+_NEXT_TO_NOTHING = 0.01  # of the card
 PURE_BF16 = "full:master_weights=bfloat16"
 FIRST = ("lora", "full", PURE_BF16)
 """What is asked for most often comes first."""
@@ -246,15 +247,24 @@ def outlook(
         total_bytes=whole.total_bytes,
         fits=fits,
         largest_batch=largest,
-        split=_split(accumulated(), batch_size, limit_bytes) if may_split else None,
+        split=_split(forecast, accumulated, batch_size, limit_bytes) if may_split else None,
     )
 
 
-def _split(forecast: Forecast, batch_size: int, limit_bytes: int) -> Way | None:
-    """The batch in as few equal parts as fit."""
+def _split(
+    forecast: Forecast, accumulated: Callable[[], Forecast], batch_size: int, limit_bytes: int
+) -> Way | None:
+    """The batch in as few equal parts as fit.
+
+    From the second part on, the gradients of those before stand beside everything. Where that is
+    next to nothing it is put on top; else a forecast of its own says when they matter.
+    """
+    gradients = 4 * forecast.trainable_parameters
+    if gradients > limit_bytes * _NEXT_TO_NOTHING:
+        forecast, gradients = accumulated(), 0
     for part in range(batch_size // 2, 0, -1):
         if batch_size % part == 0:
-            needed = forecast.peak(part).total_bytes
+            needed = forecast.peak(part).total_bytes + gradients
             if needed <= limit_bytes:
                 return Way(batch_size=part, accumulation=batch_size // part, total_bytes=needed)
     return None

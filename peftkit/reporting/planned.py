@@ -28,6 +28,7 @@ _HEADS = ("base", "ckpt", "card", "peak", "W", "G", "O", "A", "batch")
 _WIDTHS = (4, 4, 6, 6, 5, 5, 5, 5, 6)
 _BAR, _ROOM_FOR_A_BAR = 40, 150
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_OF_THE_REMEMBERED = 1.0  # rows that need no computing are there by then
 
 
 def gib(value: int) -> str:
@@ -84,7 +85,8 @@ class PlanTable:
         """Say what the table is of, and name its columns."""
         self._print(title, style="bold")
         for line in lines:
-            self._print(line, style="dim")
+            for part in textwrap.wrap(line, self._console.width):
+                self._print(part, style="dim")
         self._console.print()
         heads = zip(_HEADS, _WIDTHS, strict=True)
         cells = [h.ljust(w) if h in _HEADS[:2] else h.rjust(w) for h, w in heads]
@@ -186,7 +188,7 @@ class Ticker:
     def show(self, done: int, total: int) -> None:
         """Say that so many rows of so many are there."""
         now = time.monotonic()
-        if self._first is None and done:
+        if self._first is None and done and now - self._begun >= _SECONDS_OF_THE_REMEMBERED:
             self._first = (now, done)  # the processes have started; from here on rows come evenly
         if self._live:
             self._write(f"\r{self._text(done, total, now)}\x1b[K")
