@@ -241,8 +241,8 @@ def _card(text: str | None) -> int:
 
 
 def _print_table(request: Request) -> None:
+    from peftkit.reporting.consoles import standard_console
     from peftkit.reporting.planned import PlanTable, Ticker
-    from peftkit.reporting.terminal import standard_console
 
     table = PlanTable(standard_console(), request.question.limit_bytes)
     table.head(*_heading(request))

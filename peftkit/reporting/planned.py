@@ -199,7 +199,7 @@ class Ticker:
     def _text(self, done: int, total: int, now: float) -> str:
         start, before = self._first or (now, done)
         left = ""
-        if done > before:
+        if before < done < total:
             seconds = (now - start) / (done - before) * (total - done)
             left = f", about {max(1, round(seconds))} s left"
         return f"{done} of {total} rows{left}" if done else "starting"
