@@ -25,6 +25,13 @@ ROOT = Path(__file__).parent.parent
 SHARED = "../shared"
 FACTORS = (1 / 3, 1.0, 3.0)
 LADDER = ("none", "linear_probe", "prompt_tuning", "lora", "bottleneck", "full", "scratch")
+BASES = (
+    "",  # float32
+    "backbone.dtype=bfloat16",
+    "backbone.quantization=int8",
+    "backbone.quantization=nf4",
+    "backbone.quantization=nf4,backbone.double_quantization=true",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,11 @@ class Table:
 
     def steps(self) -> int:
         return Training(**self.training).num_steps(self.size or 0)
+
+
+def on_every_base(*methods: str) -> tuple[str, ...]:
+    """Each method on weights of each width."""
+    return tuple(f"{method}:{base}".rstrip(":") for method in methods for base in BASES)
 
 
 def shared(task: str, data: str, **options: Any) -> dict[str, Any]:
@@ -60,9 +72,12 @@ TABLES = {
     "pydocs_defaults": Table(
         task={"name": "question_answering", "data": "pydocs/defaults", "max_length": 160},
         size=512,
+        training={"steps": 125},
     ),
     "squad_small": Table(
-        task=shared("question_answering", "squad_small", max_length=192), size=512
+        task=shared("question_answering", "squad_small", max_length=192),
+        size=512,
+        training={"steps": 125},
     ),
     "sign_digits": Table(
         task=shared("image_classification", "sign_digits"),
@@ -91,6 +106,13 @@ TABLES = {
         task={"name": "summarization", "data": "pydocs/summary", "max_length": 384},
         backbone=f"{SHARED}/backbones/stories260k-llama",
         size=1024,
+    ),
+    "bits": Table(
+        task=shared("text_classification", "banking77"),
+        size=512,
+        methods=on_every_base("none", "prompt_tuning", "lora", "bottleneck"),
+        # Few, because most CPUs only emulate the arithmetic of a base in bfloat16.
+        training={"steps": 96},
     ),
     "tiny_shakespeare": Table(
         task=shared("language_modeling", "tiny_shakespeare"),

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import Diverged, InvalidInput, PeftkitError, UnknownName, Unsupported
+from peftkit.errors import (
+    Diverged,
+    DoesNotFit,
+    InvalidInput,
+    PeftkitError,
+    UnknownName,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from peftkit.recipe import Recipe
@@ -62,7 +69,7 @@ def guarded(work: Callable[[], int]) -> int:
     """Do `work` and return its exit status; errors of ours become a message on stderr."""
     try:
         return work()
-    except (Diverged, Unsupported) as error:
+    except (Diverged, DoesNotFit, Unsupported) as error:
         return _complain(error, 1)
     except PeftkitError as error:
         return _complain(error, 2)
@@ -126,7 +133,9 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
 
     if _wants_help(argv, RUN_USAGE, recipe=True, base=base):
         return 0
-    extras = {"out": str, "smoke": bool, "overwrite": bool}
+    extras = {
+        "out": str, "smoke": bool, "overwrite": bool, "force": bool, "memory_profile": bool,
+    }  # fmt: skip
     recipe, own = parse_flags(argv, base, extras=extras)
     limit = None
     if own.get("smoke"):
@@ -139,7 +148,10 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
 
     quiet_libraries()
     with run_progress() as progress:
-        record = run(recipe, out, progress=progress, limit=limit)
+        record = run(
+            recipe, out, progress=progress, limit=limit, force=bool(own.get("force")),
+            memory_profile=bool(own.get("memory_profile")),
+        )  # fmt: skip
     print(describe(record, out), end="")
     return 0
 
@@ -147,9 +159,11 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
 RUN_USAGE = """\
 peftkit run --method NAME --task NAME [--out DIR] [--smoke] [--overwrite] [OPTIONS]
 
-  --out DIR    folder for the adapter and its record
-  --smoke      a tiny twin of the backbone, few rows, two steps: does it run at all?
-  --overwrite  replace what DIR holds
+  --out DIR         folder for the adapter and its record
+  --smoke           a tiny twin of the backbone, few rows, two steps: does it run at all?
+  --overwrite       replace what DIR holds
+  --force           train even what would not fit into memory, by prediction
+  --memory-profile  what memory held over a training step: a picture and its numbers in DIR
 """
 
 
@@ -195,6 +209,7 @@ peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--o
   --out DIR             records, tables, plots, models (default out/compare)
   --workers N           cells at a time (default: cores over threads, or one a GPU)
   --keep-weights WHICH  best (a method), all, none (default best)
+  --force               run even cells that would not fit into memory, by prediction
   --dry-run             list the cells, time and disk, and stop
 """
 

@@ -27,6 +27,7 @@ EXTRAS: dict[str, Any] = {
     "out": str,
     "workers": int,
     "keep_weights": str,
+    "force": bool,
     "dry_run": bool,
     "quiet": bool,
 }

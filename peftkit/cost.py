@@ -13,6 +13,12 @@
 | `train_flops_per_example` | forward and backward, counted on eager attention |
 | `peak_memory_bytes` | by phase; CUDA: allocated; CPU: resident, above the start of the run |
 | `peak_reserved_bytes` | by phase; CUDA only: what its caching allocator took |
+| `counted_memory_bytes` | in the step with the largest batch: "peak" of tensors, and its parts |
+| `counted_peak_during` | where that was: forward, loss, backward or step |
+| `largest_activations` | the modules whose activations took most of it, in bytes |
+| `predicted_memory_bytes` | the same, predicted before training; on CUDA also "reserved" |
+| `cuda_context_bytes` | CUDA only: in use on the GPU beside that at the end of the first phase |
+| `energy_joules` | by phase; CUDA only, where counted: see `peftkit.energy` |
 | `inference_seconds_per_example` | one pass over a fixed sample, median of repeats |
 | `inference_slowdown` | the same over that of the bare backbone, interleaved |
 | `neutral_nats` | loss on neutral text, nats per token; language models only |
@@ -20,6 +26,10 @@
 | `pretraining_steps`, `pretraining_tokens` | of continued pretraining, before the adaptation |
 | `pretraining_seconds`, `pretraining_cpu_seconds` | what of `train_seconds` that took |
 | `adaptation_seconds`, `adaptation_tokens` | what came after it |
+
+What is in use on a GPU beside the allocator's memory is CUDA's context with its kernels, and all
+that other processes hold. Energy is the whole GPU's: what it draws while idle is not subtracted,
+other processes on it count too, and so does evaluation in between.
 """
 
 from __future__ import annotations
@@ -34,6 +44,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.device import device
+from peftkit.energy import joules_since, joules_so_far
 from peftkit.record import CONTINUED
 
 if TYPE_CHECKING:
@@ -52,6 +63,7 @@ class Phase:
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     peak_reserved_bytes: int | None = None
+    energy_joules: float | None = None
 
 
 @dataclass
@@ -60,12 +72,14 @@ class Meter:
 
     phases: dict[str, Phase] = field(default_factory=dict)
     baseline_bytes: int = field(default_factory=lambda: _resident_bytes("VmRSS"))
+    cuda_context_bytes: int | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure what happens within, as phase `name`."""
         gc.collect()
         _reset_peak()
+        joules = joules_so_far()
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
@@ -79,7 +93,10 @@ class Meter:
                 cpu_seconds=time.process_time() - cpu,
                 peak_memory_bytes=self._peak(),
                 peak_reserved_bytes=_cuda_reserved(),
+                energy_joules=joules_since(joules),
             )
+            if self.cuda_context_bytes is None:
+                self.cuda_context_bytes = _cuda_context()
 
     def _peak(self) -> int:
         if device() == "cuda":
@@ -90,15 +107,16 @@ class Meter:
 
     def costs(self) -> dict[str, Any]:
         """Seconds and peaks by phase, under the names of a record."""
-        found: dict[str, Any] = {"peak_memory_bytes": {}, "peak_reserved_bytes": {}}
+        found: dict[str, Any] = {}
         for name, phase in self.phases.items():
             found[f"{name}_seconds"] = phase.seconds
             found[f"{name}_cpu_seconds"] = phase.cpu_seconds
-            found["peak_memory_bytes"][name] = phase.peak_memory_bytes
-            if phase.peak_reserved_bytes is not None:
-                found["peak_reserved_bytes"][name] = phase.peak_reserved_bytes
-        if not found["peak_reserved_bytes"]:
-            del found["peak_reserved_bytes"]
+            for cost in ("peak_memory_bytes", "peak_reserved_bytes", "energy_joules"):
+                value = getattr(phase, cost)
+                if value is not None:
+                    found.setdefault(cost, {})[name] = value
+        if self.cuda_context_bytes is not None:
+            found["cuda_context_bytes"] = self.cuda_context_bytes
         return found
 
 
@@ -132,11 +150,36 @@ def _cuda_reserved() -> int | None:
     return int(torch.cuda.max_memory_reserved())
 
 
+def _cuda_context() -> int | None:
+    if device() != "cuda":
+        return None
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free - torch.cuda.memory_reserved())
+
+
 def adapter_bytes(folder: Path) -> int:
     """Bytes of weights below `folder`: what an adapter adds to a backbone on disk."""
     kinds = ("*.safetensors", f"{CONTINUED}/*.safetensors", "*.npz", "vocabulary.json")
     weights = (p for kind in kinds for p in folder.glob(kind))
     return sum(path.stat().st_size for path in weights)
+
+
+def step_memory(bench: Workbench) -> dict[str, Any]:
+    """What a training step took in memory, counted and predicted; see `peftkit.memory`."""
+    costs: dict[str, Any] = {}
+    counted = bench.trained.memory if bench.trained else None
+    if counted is not None:
+        costs["counted_memory_bytes"] = {"peak": counted.peak_bytes, **counted.parts}
+        costs["counted_peak_during"] = counted.during
+        costs["largest_activations"] = list(counted.largest.items())
+    if bench.expected is not None:
+        expected = bench.expected
+        costs["predicted_memory_bytes"] = {"peak": expected.peak_bytes, **expected.parts}
+        if device() == "cuda":
+            costs["predicted_memory_bytes"]["reserved"] = expected.reserved_bytes
+    return costs
 
 
 def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
@@ -179,7 +222,7 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     Both are timed in turn, so that whatever else the machine does meets both alike. Where the
     method leaves the architecture as it is, there is nothing to compare and the ratio is 1.
     """
-    from peftkit.evaluate import autocast, length_batches, to_device
+    from peftkit.evaluate import autocast, length_batches, to_device, vocabulary
     from peftkit.methods._peft import without_adapter
 
     model = getattr(predictor, "model", None) or bench.backbone.model
@@ -188,7 +231,8 @@ def inference_costs(bench: Workbench, predictor: Predictor) -> dict[str, float]:
     batches = []
     task = bench.recipe.task
     keys = [task.key(example) for example in examples]
-    for indices in length_batches([task.length(example) for example in examples], keys):
+    lengths, width = [task.length(example) for example in examples], vocabulary(model)
+    for indices in length_batches(lengths, keys, logits_per_token=width):
         batch = to_device(bench.collate([examples[i] for i in indices]))
         del batch["labels"]
         batches.append(batch)

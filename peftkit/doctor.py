@@ -7,6 +7,7 @@ import os
 from peftkit.backbones import locate
 from peftkit.cache import cache_folder
 from peftkit.device import cpu_flags, device, resolve_precision
+from peftkit.energy import joules_so_far
 from peftkit.environment import cpu_name, versions
 from peftkit.errors import PeftkitError
 from peftkit.settings import Backbone
@@ -27,6 +28,7 @@ def examine() -> str:
         "workers": "one a GPU" if device() == "cuda" else f"{os.cpu_count()}, one thread each",
         "cuda": torch.version.cuda or "this torch is built without it",
         "bitsandbytes": _bitsandbytes(),
+        "energy": _energy(),
         "hub": "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else "allowed",
         "bundled backbone": _bundled(),
         "cache": str(cache_folder()),
@@ -53,6 +55,14 @@ def _bitsandbytes() -> str:
     except Exception as error:
         return f"installed, but does not load: {type(error).__name__}: {error}"
     return f"loads; 4/8-bit bases on {device()}"
+
+
+def _energy() -> str:
+    if device() == "cpu":
+        return "not measured: there is a counter for NVIDIA's GPUs only"
+    if joules_so_far() is None:
+        return "not measured: pip install 'peftkit[energy]', or the GPU has no counter"
+    return "counted by the GPU, read through NVML"
 
 
 def _bundled() -> str:

@@ -7,6 +7,7 @@
     |   |-- WrongBackbone              an adapter meets a backbone it was not trained on
     |   `-- FolderBusy                 another comparison writes into the folder
     |-- Unsupported                    method, backbone and task do not go together: a row says so
+    |-- DoesNotFit                     more memory than there is, by prediction: a row says so
     `-- Diverged                       training left the finite numbers: a row says so
 
 A message has four parts: what is wrong, what was received, what is allowed, what to do next.
@@ -85,6 +86,10 @@ class FolderBusy(InvalidInput):
 
 class Unsupported(PeftkitError):
     """A combination that cannot exist; the message is the reason shown in the table."""
+
+
+class DoesNotFit(PeftkitError):
+    """A run would need more memory than there is; the message says what would fit."""
 
 
 class Diverged(PeftkitError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peftkit.tasks import Example, Progress
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a batch; above, only padding grows
+BATCH_LOGITS = 1 << 28  # of a batch: 1 GiB in float32, which large vocabularies would exceed
 IGNORED = -100  # the label of a token that has none, as in transformers
 Read = Callable[
     [Any, dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor | Sequence[torch.Tensor]"
@@ -44,13 +45,14 @@ def collate_padded(tokenizer: PreTrainedTokenizerBase) -> Collate:
 
 
 def length_batches(
-    lengths: Sequence[int], keys: Sequence[int] | None = None
+    lengths: Sequence[int], keys: Sequence[int] | None = None, *, logits_per_token: int = 1
 ) -> Iterator[list[int]]:
     """Indices in batches of like length, longest first, at most `BATCH_TOKENS` padded each.
 
-    Those of different keys do not share a batch.
+    Those of different keys do not share a batch, and no batch has more than `BATCH_LOGITS`, unless
+    a single example has.
     """
-    most = BATCH_TOKENS[device()]
+    most = min(BATCH_TOKENS[device()], BATCH_LOGITS // logits_per_token)
     kinds = keys or [0] * len(lengths)
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], kinds[i], i)):
@@ -94,7 +96,8 @@ def outputs(
     model.eval()
     done = 0
     with torch.inference_mode(), autocast(precision):
-        for batch in length_batches(lengths, [key(example) for example in examples]):
+        keys = [key(example) for example in examples]
+        for batch in length_batches(lengths, keys, logits_per_token=vocabulary(model)):
             inputs = to_device(collate([examples[i] for i in batch]))
             labels = inputs.pop("labels")
             values = read(model(**inputs), inputs, labels)
@@ -105,6 +108,13 @@ def outputs(
             if progress:
                 progress(done, len(examples), "evaluate")
     return [found[i] for i in range(len(examples))]
+
+
+def vocabulary(model: Any) -> int:
+    """How many logits a model yields for a token that it predicts; 1 where it predicts none."""
+    find = getattr(model, "get_output_embeddings", None)
+    layer = find() if find else None
+    return 1 if layer is None else int(layer.weight.shape[0])
 
 
 def autocast(precision: str) -> Any:

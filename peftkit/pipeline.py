@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import locate
 from peftkit.checks import warnings_of
-from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
-from peftkit.device import resolve_precision
+from peftkit.cost import (
+    Meter,
+    adapter_bytes,
+    inference_costs,
+    step_memory,
+    train_flops_per_example,
+)
+from peftkit.device import is_out_of_memory, require_optimizer, resolve_precision
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
+from peftkit.memory.profile import allocations, draw, in_words
 from peftkit.record import MANIFEST, Record, record_key, write_atomically
 from peftkit.workbench import Workbench
 
@@ -34,6 +41,8 @@ def run(
     features_folder: Path | None = None,
     limit: int | None = None,
     start_from: Path | None = None,
+    force: bool = False,
+    memory_profile: bool = False,
 ) -> Record:
     """Train, evaluate and measure one recipe.
 
@@ -47,18 +56,23 @@ def run(
         limit: Validation and test rows looked at, for trying a recipe out; none: all. Numbers of
             few rows say little: the record has a note of it.
         start_from: Folder of an earlier run, whose adapter training goes on from.
+        force: Train even what would not fit into memory, by prediction.
+        memory_profile: Write what memory held over the step with the largest batch to `out`:
+            memory.svg and memory.json, and on CUDA a snapshot of all allocations, memory.pickle.
 
     Returns:
         The record, status "done".
 
     Raises:
-        InvalidInput: The recipe does not fit its data or backbone.
+        InvalidInput: The recipe does not fit its data, its backbone or this machine.
             The data check found errors.
         Unsupported: Method and backbone do not go together.
+        DoesNotFit: Training would need more memory than is free.
         Diverged: Training left the finite numbers.
     """
     import torch
 
+    require_optimizer(recipe.training.optimizer)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -67,7 +81,10 @@ def run(
         data = recipe.task.load(seed=recipe.seed, progress=progress)
         if limit is not None:
             data = _first_rows(data, limit)
-        bench = Workbench(recipe, data, folder, features_folder, progress, start_from=start_from)
+        bench = Workbench(
+            recipe, data, folder, features_folder, progress, start_from=start_from,
+            memory_check="note" if force else "refuse",
+        )  # fmt: skip
         meter = Meter()
         with meter.phase("load"):
             if recipe.method.needs_backbone:
@@ -77,8 +94,10 @@ def run(
             data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
         findings = warnings_of(bench, kept_in=features_folder)
         forgetting = Forgetting.begin(bench)
-        with meter.phase("train"):
-            predictor = recipe.method.fit(bench)
+        with meter.phase("train"), allocations(folder if memory_profile else None):
+            predictor = _fit(bench)
+        if memory_profile and bench.trained and bench.trained.memory:
+            draw(bench.trained.memory, folder)
         with meter.phase("evaluate"):
             logits = predictor.outputs(data.test, progress)
         predictions, metrics = recipe.task.score(logits, data.test)
@@ -109,6 +128,16 @@ def run(
     return record
 
 
+def _fit(bench: Workbench) -> Predictor:
+    """Train; where memory runs out, the error says what was predicted."""
+    try:
+        return bench.recipe.method.fit(bench)
+    except Exception as error:
+        if bench.expected is not None and is_out_of_memory(error):
+            error.add_note(f"Predicted: {in_words(bench.expected)}.")
+        raise
+
+
 def _first_rows(data: TaskData, limit: int) -> TaskData:
     few = {
         name: rows.select(range(min(limit, len(rows))))
@@ -124,7 +153,11 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     Returns:
         "data" and "backbone" as records hold them (`num_train` before any subset), and the
         resolved "precision".
+
+    Raises:
+        InvalidInput: The recipe does not fit its data or this machine.
     """
+    require_optimizer(recipe.training.optimizer)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))
@@ -194,6 +227,7 @@ def _costs(bench: Workbench, meter: Meter, predictor: Predictor, folder: Path) -
         costs["examples_per_second"] = bench.trained.num_examples / seconds
         costs["tokens_per_second"] = bench.trained.num_tokens / seconds
         costs["steps"] = bench.trained.steps
+    costs |= step_memory(bench)
     costs |= bench.costs
     if bench.features_seconds:
         costs["features_seconds"] = bench.features_seconds

@@ -79,9 +79,9 @@ class Training:
         "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "lion"
     ] = "adamw"
     """Optimizer: AdamW in one fused kernel; its state in 8 bits (Dettmers et al. 2022,
-    arXiv:2110.02861) or in pages that leave a full GPU (QLoRA, section 3); Adafactor (Shazeer &
-    Stern 2018, arXiv:1804.04235); Lion (Chen et al. 2023, arXiv:2302.06675), whose learning rate is
-    3 to 10 times lower. Learning rates of methods are for AdamW."""
+    arXiv:2110.02861) or in pages that leave a full GPU (paged; CUDA only; QLoRA, section 3);
+    Adafactor (Shazeer & Stern 2018, arXiv:1804.04235); Lion (Chen et al. 2023, arXiv:2302.06675),
+    whose learning rate is 3 to 10 times lower. Learning rates of methods are for AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate after the warm-up: falls to zero in a line or a half cosine, or stays."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.06

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from peftkit.device import device, resolve_precision
 from peftkit.errors import Diverged, InvalidInput
+from peftkit.memory.watching import Counted, MemoryWatch, largest_batch
 from peftkit.seeds import derive
 from peftkit.watch import Watch, last_whole_checkpoint
 
@@ -37,6 +38,12 @@ OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit",
     "lion": "lion_32bit",
 }
+# transformers 5.17 knows it by its older name alone, 5.23 warns of that one.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -81,6 +88,7 @@ class Trained:
         num_tokens: Tokens seen, padding not counted.
         history: Logged points.
         best_step: Step whose state was kept, if the best was asked for.
+        memory: What tensors took in the step with the largest batch.
     """
 
     steps: int = 0
@@ -88,6 +96,7 @@ class Trained:
     num_tokens: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
+    memory: Counted | None = None
 
 
 def batch_order(
@@ -122,6 +131,17 @@ def batch_order(
     return [int(i) for i in np.concatenate(batches)]
 
 
+def order_of(lengths: Sequence[int], training: Training, *, seed: int) -> list[int]:
+    """Indices of the examples of all batches of a run, as `batch_order` makes them."""
+    return batch_order(
+        lengths,
+        num_batches=training.num_steps(len(lengths)) * training.gradient_accumulation,
+        batch_size=training.batch_size,
+        order=training.order,
+        seed=seed,
+    )
+
+
 def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int,
           learning_rate: float) -> Trained:  # fmt: skip
     """Train the parameters of `model` that require gradients, in place.
@@ -145,23 +165,19 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
             next_step="check the method's targets",
         )
     num_steps = training.num_steps(len(schedule.examples))
-    order = batch_order(
-        schedule.lengths,
-        num_batches=num_steps * training.gradient_accumulation,
-        batch_size=training.batch_size,
-        order=training.order,
-        seed=seed,
-    )
+    order = order_of(schedule.lengths, training, seed=seed)
     watch = Watch(schedule, training, num_steps)
+    memory = MemoryWatch(largest_batch(schedule.lengths, order, training)[0])
     trainer = _Trainer(
         model=model,
         args=_arguments(training, schedule, num_steps, seed, learning_rate),
         train_dataset=schedule.examples,
         data_collator=schedule.collate,
-        callbacks=[watch],
+        callbacks=[watch, memory],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
+    trainer.memory = memory
     trainer.rate_factor, trainer.num_items = schedule.rate_factor, schedule.num_items
     trainer.loss_is_scaled_for_ga = True  # by `compute_loss`
     checkpoint = None
@@ -169,7 +185,10 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         checkpoint = last_whole_checkpoint(schedule.folder)
         if checkpoint:
             watch.resume(checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        memory.close()  # it might be within a step that failed
     watch.return_to_best(model)
     if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
         raise Diverged("a trained weight is no finite number: lower --training.learning-rate")
@@ -184,6 +203,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         num_tokens=int(np.asarray(schedule.lengths)[seen].sum()),
         history=history,
         best_step=watch.best_step if training.keep_best else None,
+        memory=memory.counted,
     )
 
 
@@ -204,12 +224,13 @@ def _check_end(losses: list[float]) -> None:
 def _arguments(
     training: Training, schedule: Schedule, num_steps: int, seed: int, learning_rate: float
 ) -> TrainingArguments:
+    checkpointing: dict[str, Any] = {CHECKPOINTING: training.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(schedule.folder or Path.cwd()),
         max_steps=num_steps,
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
-        activation_checkpointing=training.gradient_checkpointing,
+        **checkpointing,
         learning_rate=learning_rate,
         lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=math.ceil(training.warmup * num_steps),
@@ -243,6 +264,7 @@ class _Trainer(Trainer):
     logits: Callable[[Any, dict[str, Any]], torch.Tensor]
     num_items: Callable[[Any], int]
     rate_factor: Callable[[str], float]
+    memory: MemoryWatch
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         optimizer = super().create_optimizer(*args, **kwargs)
@@ -277,10 +299,14 @@ class _Trainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        self.memory.inputs(inputs)
         labels = inputs.pop("labels")
         outputs = model(**inputs)
-        loss = self.loss(self.logits(outputs, inputs), labels)
+        logits = self.logits(outputs, inputs)
+        self.memory.outputs(logits)
+        loss = self.loss(logits, labels)
         loss = loss * (self.num_items(labels) / num_items_in_batch)
+        self.memory.loss_is_there()
         return (loss, outputs) if return_outputs else loss
 
 

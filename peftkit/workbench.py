@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peftkit.evaluate import Collate
+    from peftkit.memory.forecast import Prediction
     from peftkit.methods import Method
     from peftkit.recipe import Recipe
     from peftkit.tasks import Example, Progress, TaskData
@@ -53,6 +54,9 @@ class Workbench:
         shots: Training rows that stand before each prompt, if any do.
         notes: What a reader of the record must know of the method, and of how rows were encoded.
         reloaded: Whether the model is that of an earlier run.
+        memory_check: Whether memory is predicted before training, and a run that cannot fit is
+            refused.
+        expected: Memory predicted for the last training.
     """
 
     recipe: Recipe
@@ -70,6 +74,8 @@ class Workbench:
     notes: list[str] = field(default_factory=list)
     shots: Dataset | None = None
     reloaded: bool = False
+    memory_check: Literal["off", "note", "refuse"] = "off"
+    expected: Prediction | None = None
     _encoded: dict[str, list[Example]] = field(default_factory=dict)
 
     @cached_property
@@ -287,9 +293,14 @@ class Workbench:
                 return head_rate / rate
             return self.recipe.method.rate_factor(name)
 
+        lengths = [task.length(row) for row in rows]
+        if examples is None and self.memory_check != "off":
+            from peftkit.memory.expecting import expect
+
+            self.expected = expect(self, rows, lengths)
         schedule = Schedule(
             examples=rows if examples is None else examples,
-            lengths=[task.length(row) for row in rows],
+            lengths=lengths,
             collate=collate or self.collate,
             loss=lambda logits, labels: task.loss(logits, labels, self.data),
             validate=self._validate if examples is None else None,

@@ -25,6 +25,7 @@ OPTIONS = "tests/contracts/test_training_options.py"
 PADDING = "tests/contracts/test_padding.py"
 TASKS = "tests/contracts/test_tasks.py"
 LABELS = "tests/test_other_labels.py"
+PACKED = "tests/contracts/test_quantized_training.py"
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,28 @@ FAULTS = (
         "a pooled view", "peftkit/backbones/_pooling.py",
         ".repeat(1, hidden.shape[1], 1)", ".expand(-1, hidden.shape[1], -1)",
         tests=LABELS, only="answers_again and llama and text_regression",
+    ),
+    Fault(
+        "heads are packed", "peftkit/backbones/_quantized.py",
+        "kept = [name for name, module in", "kept = [name for name, module in () and",
+        tests=PACKED, only="heads and audio",
+    ),
+    Fault(
+        "norms beside packed weights stay in bfloat16", "peftkit/backbones/_load.py",
+        "keep_in_float32(model, layers.norms)", "keep_in_float32(model, ())",
+        tests=PACKED, only="heads and image",
+    ),
+    Fault(
+        "nothing casts what norms hand on", "peftkit/backbones/_load.py",
+        "        cast_inputs(model)\n", "",
+        tests=PACKED, only="bfloat16 and llama-lora",
+    ),
+    Fault(
+        "embedded tokens bring no gradient to recomputed blocks", "peftkit/train.py",
+        "activation_checkpointing=training.gradient_checkpointing",
+        "activation_checkpointing=training.gradient_checkpointing,\n"
+        "        activation_checkpointing_kwargs={'use_reentrant': True}",
+        tests=PACKED, only="recomputed and lora",
     ),
 )  # fmt: skip
 

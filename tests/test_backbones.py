@@ -15,7 +15,7 @@ import torch
 
 from peftkit.backbones import ROLES, families, load, locate, pool_vectors
 from peftkit.backbones._family import family_of
-from peftkit.backbones._twin import _toy_tokenizer, twin_folder
+from peftkit.backbones._twin import toy_tokenizer, twin_folder
 from peftkit.errors import BackboneNotFound, InvalidInput, UnknownName
 from peftkit.settings import Backbone
 
@@ -296,7 +296,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
         if model_type in made:
             return made[model_type]
-        folder, tokenizer = tmp_path_factory.mktemp(model_type), _toy_tokenizer()
+        folder, tokenizer = tmp_path_factory.mktemp(model_type), toy_tokenizer()
         config = AutoConfig.for_model(
             model_type, **UNKNOWN[model_type][0], vocab_size=len(tokenizer),
             pad_token_id=0, bos_token_id=2, eos_token_id=3,
@@ -657,7 +657,7 @@ def test_a_missing_pooler_is_new_and_belongs_to_the_head(tmp_path: Path) -> None
     BertModel.from_pretrained(twin_folder("bert"), add_pooling_layer=False).save_pretrained(
         tmp_path
     )
-    _toy_tokenizer().save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
     found = load_as_classifier(str(tmp_path))
 
     assert set(found.layers.head) == {"classifier", "bert.pooler.dense"}

@@ -30,6 +30,7 @@ from peftkit.reporting.labels import label_records, rung_of
 from peftkit.reporting.panel import Panel, Point, Scale, frontier_steps
 from peftkit.reporting.placement import around, place
 from peftkit.reporting.plots import frontier
+from peftkit.reporting.single import describe
 from peftkit.reporting.summary import Table, summarise
 from peftkit.reporting.tables import to_csv, to_markdown
 from peftkit.reporting.terminal import print_tables
@@ -294,6 +295,25 @@ def test_costs_are_means_and_memory_is_the_largest() -> None:
     assert float(line["train_seconds_mean"]) == pytest.approx(41.0 * 1.1)
     assert line["peak_memory_train_bytes_max"] == "304000000"
     assert (line["method_parameters"], line["head_parameters"]) == ("147456", "3850")
+
+
+def test_energy_is_shown_where_it_was_counted() -> None:
+    plain, *counted = make_record("full"), make_record("lora"), make_record("lora", seed=1)
+    for record in (plain, *counted):
+        record.metrics["validation"] = {}
+        record.costs["evaluate_seconds"] = 1.0
+    for record in counted:
+        record.costs["energy_joules"] = {"train": 1200.0 + 100 * record.seed, "evaluate": 85.0}
+    tables = summarise([plain, *counted])
+    line = next(line for line in lines_of(tables) if line["method"] == "lora")
+    row = next(row for row in to_markdown(tables).splitlines() if "`lora`" in row)
+
+    assert float(line["energy_train_joules_mean"]) == 1250
+    assert float(line["energy_evaluate_joules_mean"]) == 85
+    assert "| 1.25 kJ |" in row
+    assert "whole GPU's, idle draw" in to_markdown(tables)
+    assert "1.20 kJ to train, 85 J to evaluate" in describe(counted[0], None)
+    assert "energy" not in to_markdown(summarise([plain])) + describe(plain, None)
 
 
 def test_costs_that_were_not_recorded_are_a_dash() -> None:

@@ -15,6 +15,7 @@ from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._pooling import mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
+from peftkit.backbones._twin import toy_tokenizer
 
 __all__ = [
     "ROLES",
@@ -41,4 +42,5 @@ __all__ = [
     "positions",
     "read_configuration",
     "reader",
+    "toy_tokenizer",
 ]

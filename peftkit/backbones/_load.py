@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.backbones._family import Inputs, Layers, Pooling, family_of, find_layers
+from peftkit.backbones._formats import cast_inputs, keep_in_float32
 from peftkit.backbones._locate import Location
 from peftkit.backbones._padding import move_padding_behind
 from peftkit.backbones._pooling import pool_hidden_states, stock_pooling
@@ -18,8 +19,6 @@ from peftkit.errors import BackboneNotFound, Unsupported
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from peftkit.settings import Backbone
 
 _PEFT_TASKS = {
@@ -230,13 +229,14 @@ def _build(
         new = set()  # drawn by transformers just now; trained with all the rest, as one of it
     head = _head_modules(model, new, keeps_own=reads == "token")
     if dtype != torch.float32:
-        _keep_in_float32(model, head)
+        keep_in_float32(model, head)
+        cast_inputs(model)
     head_is_new = not from_pretrained or bool(new) or (not known_head and reads != "token")
     if head_is_new and weights != "none":
         _initialise(model, head, posed.seed)
     layers = find_layers(model, head=head)
     if dtype != torch.float32 and backbone.quantization != "none":
-        _keep_in_float32(model, layers.norms)  # as QLoRA's code does
+        keep_in_float32(model, layers.norms)  # as QLoRA's code does
     pooled = auto_class in _POOLED
     pooling = _pooling(backbone, location, config) if pooled else None
     pool_hidden_states(model, pooling)
@@ -433,17 +433,6 @@ def _initialise(model: Any, head: tuple[str, ...], seed: int) -> None:
                 for tensor in module.parameters(recurse=False):
                     tensor._is_hf_initialized = False
                 model._init_weights(module)
-
-
-def _keep_in_float32(model: Any, head: tuple[str, ...]) -> None:
-    """A head is trained, hence float32 whatever the backbone is; it casts what it reads."""
-
-    def cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        own = next(module.parameters()).dtype
-        return tuple(a.to(own) if getattr(a, "is_floating_point", bool)() else a for a in args)
-
-    for name in head:
-        model.get_submodule(name).float().register_forward_pre_hook(cast)
 
 
 def _pooling(backbone: Backbone, location: Location, config: Any) -> Pooling | None:

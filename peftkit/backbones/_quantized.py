@@ -1,7 +1,9 @@
 """Backbones whose linear layers are kept in 8 or 4 bits, through bitsandbytes.
 
 Quantised are the linear layers of the blocks and nothing else: heads, embeddings, normalisation and
-what new layers come with the task stay as they are, so nothing that is trained is ever packed.
+what new layers come with the task stay as they are, so nothing that is trained is ever packed. One
+layer of T5's blocks stays too, the output of the MLP: transformers keeps it from being quantised,
+because T5 goes by the number format of its weight.
 
 References: Dettmers et al. 2022, arXiv:2208.07339 (int8); Dettmers et al. 2023, arXiv:2305.14314
 (nf4, double quantisation, sections 2 and 3).

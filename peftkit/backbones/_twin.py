@@ -56,7 +56,7 @@ def _make(family: Family, folder: Path) -> None:
 
     options = dict(family.twin)
     if family.inputs == "text":
-        processor = _toy_tokenizer()
+        processor = toy_tokenizer()
         options |= {
             "pad_token_id": processor.pad_token_id,
             "bos_token_id": processor.cls_token_id,
@@ -89,7 +89,7 @@ def _toy_processor(**options: Any) -> Any:
     return getattr(transformers, options.pop("class"))(**options)
 
 
-def _toy_tokenizer():  # type: ignore[no-untyped-def]
+def toy_tokenizer() -> Any:
     """Words of a short list, single letters for the rest."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -51,6 +51,10 @@ class LiveStorages(TorchDispatchMode):
                 self.timeline.move(known[0], known[1], part)
                 self._known[id(storage)] = (known[0], part, known[2])
 
+    def stop(self) -> None:
+        """Follow no storage any further."""
+        self._known.clear()
+
     def begin(self, phase: str, segment: str | None = None) -> None:
         """Say what is done from here on."""
         self.phase = phase

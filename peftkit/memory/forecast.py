@@ -78,6 +78,17 @@ class Forecast:
 
     def peak(self, batch_size: int) -> Prediction:
         """Predict the peak of a step with so many examples a forward pass."""
+        amounts = self._by_place(batch_size)
+        place = max(amounts, key=lambda name: sum(amounts[name].values()))
+        parts = {name: amounts[place].get(name, 0) for name in PARTS}
+        parts["temporary"] += self.terms.workspace_bytes
+        return self._prediction(parts, place.partition(" ")[0])
+
+    def after_step(self, batch_size: int) -> dict[Part, int]:
+        """What is there when the optimizer steps: weights, gradients and its own state."""
+        return self._by_place(batch_size)["step"]
+
+    def _by_place(self, batch_size: int) -> dict[str, dict[Part, int]]:
         found: dict[int, dict[str, dict[Part, int]]] = {}
         for depth, timeline in self.timelines.items():
             peaks = timeline.peaks(
@@ -86,12 +97,8 @@ class Forecast:
             found[depth] = _by_place(peaks, depth)
         if len(found) == 1:
             (amounts,) = found.values()
-        else:
-            amounts = _extrapolated(found, self.num_blocks)
-        place = max(amounts, key=lambda name: sum(amounts[name].values()))
-        parts = {name: amounts[place].get(name, 0) for name in PARTS}
-        parts["temporary"] += self.terms.workspace_bytes
-        return self._prediction(parts, place.partition(" ")[0])
+            return amounts
+        return _extrapolated(found, self.num_blocks)
 
     def _prediction(self, parts: dict[Part, int], during: str) -> Prediction:
         peak = sum(parts.values())
@@ -146,22 +153,36 @@ def forecast(
     return _forecast(recipe, config, labels, batch, batch_size, device)
 
 
-def forecast_of(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Forecast:
+def forecast_of(
+    bench: Workbench,
+    batch: Mapping[str, Any],
+    *,
+    device: Device,
+    changes: Mapping[str, object] | None = None,
+    scale: bool = False,
+) -> Forecast:
     """Forecast the memory of a run that is about to train on `batch` (and smaller ones).
 
     Args:
         bench: With its data and backbone.
         batch: Tensors of the largest batch; "labels" among them.
         device: Where.
+        changes: Options of the recipe that would be changed.
+        scale: Whether other batch sizes will be asked for, not only that of `batch`.
 
     Raises:
         Unsupported: The method takes no step through the backbone.
     """
     outlined = {name: Outlined.of(value) for name, value in batch.items()}
-    size = next(iter(batch.values())).shape[0]
     loaded = bench.backbone
+    recipe = bench.recipe.override(changes or {})
+    size = int(next(iter(outlined.values())).shape[0])
+    if scale:
+        shape = next(iter(outlined.values())).shape
+        size = _prime_for(recipe, loaded.model.config, shape[1] if len(shape) > 1 else 1)
+        outlined = {name: Outlined.resized(value, size) for name, value in outlined.items()}
     return _forecast(
-        bench.recipe, loaded.model.config, bench.data.labels, lambda _: outlined, size, device,
+        recipe, loaded.model.config, bench.data.labels, lambda _: outlined, size, device,
         location=loaded.location, processor=loaded.processor, data=bench.data,
     )  # fmt: skip
 

@@ -11,26 +11,31 @@ SMALL = 4096  # tensors with fewer values keep their state in 32 bits, in bitsan
 Shape = Sequence[int]
 
 
-def state_bytes(optimizer: str, shape: Shape, itemsize: int = 4) -> list[int]:
+def state_bytes(
+    optimizer: str, shape: Shape, *, itemsize: int = 4, embedding: bool = False
+) -> list[int]:
     """Bytes of each tensor that an optimizer keeps on the device for a trained one of this shape.
 
     Args:
         optimizer: As `Training.optimizer`.
         shape: Of the trained tensor.
         itemsize: Bytes of one of its values: torch's AdamW keeps its state in the same format.
+        embedding: Whether it is the weight of an embedding, whose state transformers lets
+            bitsandbytes keep in 32 bits.
     """
     count = math.prod(shape)
     if optimizer == "adamw":
         return [count * itemsize, count * itemsize, 4]  # two moments and the number of steps
     if optimizer == "adamw_8bit":
-        if count < SMALL:
+        if count < SMALL or embedding:
             return [4 * count, 4 * count]
         scales = 4 * math.ceil(count / BLOCK)
         return [count, count, scales, scales]
     if optimizer == "adafactor":
         if len(shape) < 2:
-            return [4 * count]
-        return [4 * count // shape[-1], 4 * count // shape[-2]]  # means of rows, of columns
+            return [4 * count, 4]
+        # Means of rows and of columns, and the root mean square of the tensor itself.
+        return [4 * count // shape[-1], 4 * count // shape[-2], 4]
     if optimizer == "lion":
         return [4 * count]
     return []  # paged: kept where the driver moves it in and out as there is room

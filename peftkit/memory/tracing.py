@@ -49,6 +49,13 @@ class Outlined:
             return cls(tuple(value.shape), value.dtype)
         return tuple(cls.of(each) for each in value)
 
+    @classmethod
+    def resized(cls, value: Any, batch: int) -> Any:
+        """The same with so many examples."""
+        if isinstance(value, cls):
+            return cls((batch, *value.shape[1:]), value.dtype)
+        return tuple(cls.resized(each, batch) for each in value)
+
     @staticmethod
     def fake(value: Any) -> Any:
         """Make such tensors, under the active mode."""
@@ -117,8 +124,12 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
         )
         live.hold([*inputs.values(), *_flat(labels)], "activations")
         optimizer = recipe.training.optimizer
+        embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         for parameter in trained:
-            for size in state_bytes(optimizer, parameter.shape, parameter.element_size()):
+            for size in state_bytes(
+                optimizer, parameter.shape, itemsize=parameter.element_size(),
+                embedding=id(parameter) in embedded,
+            ):  # fmt: skip
                 live.timeline.enter(size, "optimizer")
         if recipe.training.gradient_accumulation > 1:  # there already, of the batches before
             for parameter in trained:
@@ -130,12 +141,14 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
         stack.enter_context(live)
         live.begin("forward", "forward in")
         output = _run(model, inputs, precision)
+        logits = bench.logits(output, inputs)
         live.begin("loss")
-        live.hold([getattr(output, "logits", None)], "logits")
-        loss = recipe.task.loss(bench.logits(output, inputs), labels, bench.data)
+        live.hold([logits], "logits")
+        loss = recipe.task.loss(logits, labels, bench.data)
+        del output, logits  # as at the end of `compute_loss`
         live.begin("backward", "backward out")
         loss.backward()
-        del output, loss
+        del loss
         live.begin("step")
         taken = step_bytes(optimizer, [parameter.shape for parameter in trained])
         live.timeline.leave(live.timeline.enter(taken, "temporary"), "temporary")

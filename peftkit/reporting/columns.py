@@ -130,6 +130,8 @@ def _cost_columns(table: Table) -> list[Column]:
         ("training time", ("train", "time"), _cost("train_seconds", q.seconds), 4),
         ("training CPU time", ("train", "CPU time"), _cost("train_cpu_seconds", q.seconds), 12),
         ("training memory", ("train", "memory"), _memory, 6),
+        ("training tensors", ("train", "tensors"), _tensors, 6),
+        ("training energy", ("train", "energy"), _energy, 9),
         ("inference time", ("inference", "per ex."), _cost(_INFERENCE, q.milliseconds), 9),
         ("inference slowdown", ("infer.", "slowdown"), _cost("inference_slowdown", q.ratio), 10),
         ("forgetting, nats", ("forgets", "nats"), _cost("forgetting_nats", q.nats), 7),
@@ -149,6 +151,16 @@ def _cost(name: str, write: Callable[[float | None], str]) -> Show:
 def _memory(row: Row) -> str:
     """Peak memory of training, the largest over the seeds."""
     return q.size_in_bytes(row.cost("peak_memory_bytes", "train"))
+
+
+def _tensors(row: Row) -> str:
+    """Most that tensors took in a training step, the largest over the seeds."""
+    return q.size_in_bytes(row.cost("counted_memory_bytes", "peak"))
+
+
+def _energy(row: Row) -> str:
+    """Energy of training, that of the GPU alone."""
+    return q.joules(row.cost("energy_joules", "train"))
 
 
 def _parameters(row: Row) -> str:

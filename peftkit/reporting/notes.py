@@ -84,6 +84,8 @@ def costs(table: Table) -> str:
     machines = _distinct(_machine(record) for record in records)
     text = f"Costs: at {table.sizes[-1]:,} examples, mean over seeds; train memory is the highest "
     text += "peak above the idle process (on CUDA: allocated)"
+    if any(row.cost("energy_joules", "train") for row in table.rows):
+        text += "; energy is the whole GPU's, idle draw and other processes included"
     if any(row.cost("inference_slowdown") for row in table.rows):
         text += "; slowdown is against the bare backbone"
     if neutral := table.fact("neutral_text"):

@@ -22,6 +22,14 @@ def size_in_bytes(value: float | None) -> str:
     return f"{number} {prefix}B"
 
 
+def joules(value: float | None) -> str:
+    """Energy: 85 J, 1.25 kJ."""
+    if _absent(value):
+        return ABSENT
+    number, prefix = _scaled(float(value or 0))
+    return f"{number} {prefix}J"
+
+
 def seconds(value: float | None) -> str:
     """A duration: 0.42 s, 35 s, 12.5 min, 3.2 h."""
     if _absent(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from peftkit.record import Record
 from peftkit.reporting import quantities
@@ -25,7 +26,8 @@ def describe(record: Record, out: Path | None) -> str:
         f"({quantities.percent(costs['trainable_share'])} of the backbone)",
         "time": f"{quantities.seconds(costs['train_seconds'])} to train, "
         f"{quantities.seconds(costs['evaluate_seconds'])} to evaluate",
-        "memory": f"{quantities.size_in_bytes(memory)} at the peak of training",
+        "memory": f"{quantities.size_in_bytes(memory)} at the peak of training{_tensors(costs)}",
+        "energy": _energy(record),
         "forgetting": _forgetting(record),
         "on disk": quantities.size_in_bytes(costs["adapter_bytes"]),
     }
@@ -33,6 +35,26 @@ def describe(record: Record, out: Path | None) -> str:
     if out is not None:
         lines["saved"] = f"{out} (use it: peftkit predict {out} --text ...)"
     return "".join(f"{name:11} {text}\n" for name, text in lines.items() if text)
+
+
+def _tensors(costs: dict[str, Any]) -> str:
+    """What of it tensors were, counted and predicted."""
+    if "counted_memory_bytes" not in costs:
+        return ""
+    parts = sorted(costs["counted_memory_bytes"].items(), key=lambda part: -part[1])
+    peak, *rest = [(name.replace("_", " "), size) for name, size in parts if size]
+    told = ", ".join(f"{name} {quantities.size_in_bytes(size)}" for name, size in rest[:3])
+    predicted = costs.get("predicted_memory_bytes", {}).get("peak")
+    before = f"; predicted: {quantities.size_in_bytes(predicted)}" if predicted else ""
+    return f"; tensors {quantities.size_in_bytes(peak[1])} ({told}{before})"
+
+
+def _energy(record: Record) -> str:
+    spent = record.costs.get("energy_joules", {})
+    if "train" not in spent:
+        return ""
+    told = [f"{quantities.joules(spent[name])} to {name}" for name in ("train", "evaluate")]
+    return f"{', '.join(told)}, of the whole GPU, idle draw included"
 
 
 def _forgetting(record: Record) -> str:

@@ -85,7 +85,11 @@ class Row:
                 found.append(float(value))
         if not found:
             return None
-        return max(found) if name.startswith("peak_") else sum(found) / len(found)
+        return (
+            max(found)
+            if name.endswith(("memory_bytes", "reserved_bytes"))
+            else sum(found) / len(found)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from peftkit.errors import Diverged, Unsupported
+from peftkit.device import causes, is_out_of_memory
+from peftkit.errors import Diverged, DoesNotFit, Unsupported
 from peftkit.recipe import Recipe
 from peftkit.record import Record, Status
 from peftkit.study._worker import RETIRE, Progress, one_line
@@ -21,14 +22,6 @@ from peftkit.study.folder import StudyFolder
 UNWRITABLE = "unwritable"
 """Status of a result (not of a record): the output folder takes no more files."""
 
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "Cannot allocate memory",
-)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DISK_TEXTS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
@@ -42,7 +35,7 @@ def run_cell(
     """Run a cell, write its record to `records/<key>.json`, and return the gist of it.
 
     Args:
-        payload: key, recipe, out, save_weights, data, backbone and neighbours of the cell.
+        payload: key, recipe, out, save_weights, force, data, backbone and neighbours of the cell.
         progress: Told of every step.
         run: In place of `peftkit.pipeline.run`.
 
@@ -64,6 +57,7 @@ def run_cell(
             progress=progress,
             save_weights=True,  # else they are written all the same, to where nobody cleans up
             features_folder=folder.features,
+            force=payload["force"],
         )
         saved = payload["save_weights"] and record.status == "done" and partial.is_dir()
     except (Exception, SystemExit) as error:
@@ -100,7 +94,9 @@ def classify(error: BaseException) -> tuple[Status, str]:
         return "unsupported", str(error)
     if isinstance(error, Diverged):
         return "diverged", str(error)
-    if any(_is_out_of_memory(each) for each in _chain(error)):
+    if isinstance(error, DoesNotFit):
+        return "out_of_memory", str(error)
+    if is_out_of_memory(error):
         return "out_of_memory", one_line(error)
     return "failed", one_line(error)
 
@@ -110,7 +106,7 @@ def is_disk_full(error: BaseException) -> bool:
     return any(
         (isinstance(each, OSError) and each.errno in _DISK_ERRORS)
         or any(text in str(each) for text in _DISK_TEXTS)
-        for each in _chain(error)
+        for each in causes(error)
     )
 
 
@@ -144,24 +140,6 @@ def _store(record: Record, folder: StudyFolder, saved: bool) -> None:
         os.replace(partial, model)
     shutil.rmtree(partial, ignore_errors=True)
     record.write(folder.record(record.key))
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what caused it, and what caused that."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(text in str(error) for text in _OUT_OF_MEMORY)
-    )
 
 
 def record_crash(payload: dict[str, Any], reason: str, *, out_of_memory: bool) -> Record:

@@ -32,7 +32,12 @@ from peftkit.study.workers import HEAVY_MODULES, start_server
 from peftkit.tasks._task import Task
 
 RUN_CELL = "peftkit.study.cell:run_cell"
-_PRELOAD = (*HEAVY_MODULES, "transformers.models.bert.modeling_bert", "peftkit.pipeline")
+_PRELOAD = (
+    *HEAVY_MODULES,
+    "transformers.models.bert.modeling_bert",
+    "peftkit.pipeline",
+    "peftkit.memory.expecting",
+)
 _OWN = {"task.size": "sizes", "task.label_noise": "noises", "seed": "seeds", "method": "methods"}
 
 
@@ -51,6 +56,7 @@ class Comparison:
     out: Path | str
     workers: int | None = None
     keep_weights: KeepWeights = "best"
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.keep_weights not in get_args(KeepWeights):
@@ -119,7 +125,7 @@ class Comparison:
                 start_server(preload=preload)  # it imports while this process reads the data
             display.message("reading data and weights")
             plan = self.plan(facts=facts or Inputs(display.preparing))
-            Execution(plan, display, self.keep_weights).run(function, preload)
+            Execution(plan, display, self.keep_weights, force=self.force).run(function, preload)
             return [Record.read(folder.record(cell.key)) for cell in plan.cells]
 
     def _base(self, method: str) -> Recipe:
@@ -150,6 +156,7 @@ def compare(
     noises: Sequence[float] = (0.0,),
     workers: int | None = None,
     keep_weights: KeepWeights = "best",
+    force: bool = False,
     quiet: bool = False,
 ) -> list[Record]:
     """Run every method on every size, label noise and seed, and return one record for each.
@@ -167,6 +174,7 @@ def compare(
         workers: Cells at a time; none: as many as cores (or GPUs) and memory allow.
         keep_weights: Whose weights to keep in `out/models`: the "best" cell of each method by
             its metric on the validation split, "all", or "none".
+        force: Run even cells that would not fit into memory, by prediction.
         quiet: Show no progress on stderr.
 
     Raises:
@@ -187,6 +195,7 @@ def compare(
         out=out,
         workers=workers,
         keep_weights=keep_weights,
+        force=force,
     )
     return comparison.run(quiet=quiet)
 

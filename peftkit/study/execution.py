@@ -32,7 +32,10 @@ class Interrupted(KeyboardInterrupt):
 class Execution:
     """A plan being carried out."""
 
-    def __init__(self, plan: Plan, display: Display, keep_weights: KeepWeights) -> None:
+    def __init__(
+        self, plan: Plan, display: Display, keep_weights: KeepWeights, *, force: bool = False
+    ) -> None:
+        self._force = force
         self._plan, self._display, self._keep_weights = plan, display, keep_weights
         self._folder = plan.folder
         self._cells = {cell.key: cell for cell in plan.cells}
@@ -74,6 +77,7 @@ class Execution:
             "recipe": cell.recipe.to_dict(),
             "out": str(self._folder.path),
             "save_weights": self._keep_weights != "none",
+            "force": self._force,
             "data": {**cell.facts["data"], "num_train": cell.num_train},
             "backbone": dict(cell.facts["backbone"]),
             "neighbours": self._plan.slots - 1,

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from cells import GRADIENT_TRAINED, METHODS, TASKS, close, is_key_bias, pairs, rounding
-from peftkit import parts
+from peftkit import Recipe, parts, run
+from peftkit.device import PAGED, device
+from peftkit.errors import InvalidInput
 from peftkit.methods import Method
+from peftkit.pipeline import facts
+from peftkit.settings import Training
 
 pytestmark = pytest.mark.usefixtures("libraries")
 STEPS = 3
@@ -150,10 +158,10 @@ def test_every_pass_counts_alike_whatever_it_holds(bench_of: Callable[..., Any],
         assert max(apart(fitted(plain), accumulated).values()) > 1e-2
 
 
-@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize(
-    "optimizer", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "lion"]
-)
+OWN_MEMORY = ("adamw_8bit", "adafactor", "lion")  # beside adamw, all that a CPU can take
+
+
+@pytest.mark.parametrize("optimizer", OWN_MEMORY)
 def test_every_optimizer_trains(bench_of: Callable[..., Any], optimizer: str) -> None:
     """Each its own way, except that tensors of under 4,096 numbers keep 32 bits in those of 8."""
     bench = bench_of("full", "bert", steps=12, learning_rate=3e-3, optimizer=optimizer)
@@ -169,3 +177,42 @@ def test_every_optimizer_trains(bench_of: Callable[..., Any], optimizer: str) ->
     assert losses[-1] < losses[0]
     same_arithmetic = "adamw" in optimizer
     assert close(weights[0], weights[1], 1e-2) == same_arithmetic
+
+
+def test_adamw_in_8_bits_keeps_a_byte_a_number_of_large_tensors(
+    make_bench: Callable[..., Any],
+) -> None:
+    """Dettmers et al. 2022, arXiv:2110.02861, section 2: small tensors stay as they are."""
+    kept = {}
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for parameter, state in getattr(optimizer, "optimizer", optimizer).state.items():
+            kept[parameter.numel()] = state["state1"].dtype
+
+    method = {"name": "lora", "rank": 128}  # 128 x 32 is the least that bitsandbytes packs
+    bench = make_bench(method, "twin:bert", optimizer="adamw_8bit")
+    hook = register_optimizer_step_post_hook(note)
+    bench.train(bench.attach(bench.recipe.method))
+    hook.remove()
+
+    assert {dtype for size, dtype in kept.items() if size >= 4096} == {torch.uint8}
+    assert {dtype for size, dtype in kept.items() if size < 4096} == {torch.float32}
+
+
+@pytest.mark.skipif(device() == "cuda", reason="paged optimizers work where CUDA is")
+@pytest.mark.parametrize("optimizer", PAGED)
+def test_paged_optimizers_refuse_without_cuda_before_anything_is_loaded(optimizer: str) -> None:
+    recipe = Recipe(
+        method="lora", task={"name": "text_classification", "data": "no/such/folder"},
+        training={"optimizer": optimizer},
+    )  # fmt: skip
+
+    for attempt in (run, facts):
+        with pytest.raises(InvalidInput, match=r"no CUDA device.*Received.*Allowed.*Next: "):
+            attempt(recipe)
+
+
+def test_every_optimizer_has_a_test_here() -> None:
+    names = typing.get_args(typing.get_type_hints(Training)["optimizer"])
+
+    assert {"adamw", *OWN_MEMORY, *PAGED} == set(names)
