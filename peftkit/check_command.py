@@ -31,8 +31,8 @@ NO_METHOD = "full"  # any that has a backbone: the check is the same
 def check_command(argv: list[str]) -> int:
     """Check data, report it, and return the exit status."""
     from peftkit.reporting.checked import print_findings, print_rows
+    from peftkit.reporting.consoles import standard_console
     from peftkit.reporting.progress import run_progress
-    from peftkit.reporting.terminal import standard_console
 
     if not any(flag.split("=")[0] in ("--method", "--config") for flag in argv):
         argv = ["--method", NO_METHOD, *argv]

@@ -1,4 +1,4 @@
-"""The command `peftkit`: list, doctor, check, run, compare, sequence, report, evaluate, predict.
+"""The command `peftkit`: what its arguments mean, and what is printed when it fails.
 
 Errors that a user can mend are one paragraph on stderr and exit status 2; a run that ended without
 a result has status 1.
@@ -31,6 +31,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit list [methods|tasks|backbones|formats]   what there is
   peftkit doctor                                   what will be used on this machine
   peftkit check --task NAME [--show N]             what is wrong with data, before any training
+  peftkit plan --backbone NAME --gpu 24GiB         what fits on a GPU, and how, without one
   peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
@@ -113,6 +114,15 @@ def _check(argv: list[str]) -> int:
         return 0
     quiet_libraries()
     return check_command(argv)
+
+
+def _plan(argv: list[str]) -> int:
+    from peftkit.plan_command import PLAN_USAGE, plan_command
+
+    if _wants_help(argv, PLAN_USAGE, recipe=True):
+        return 0
+    plan_command(argv)
+    return 0
 
 
 def run_command(argv: list[str], base: Recipe | None = None) -> int:
@@ -328,6 +338,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "evaluate": _evaluate,
     "list": _list,
+    "plan": _plan,
     "predict": _predict,
     "report": _report,
     "run": run_command,

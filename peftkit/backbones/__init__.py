@@ -3,6 +3,12 @@
 Each public file here is one family of architectures.
 """
 
+from peftkit.backbones._configuration import (
+    make_configuration,
+    positions,
+    read_configuration,
+    reader,
+)
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
 from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load, outline
 from peftkit.backbones._locate import Location, locate, model_type
@@ -29,11 +35,15 @@ __all__ = [
     "load",
     "load_tokenizer",
     "locate",
+    "make_configuration",
     "mask_frames",
     "model_type",
     "outline",
     "offload",
     "packed_layers",
     "pool_vectors",
+    "positions",
+    "read_configuration",
+    "reader",
     "toy_tokenizer",
 ]

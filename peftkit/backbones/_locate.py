@@ -52,7 +52,7 @@ def locate(backbone: Backbone) -> Location:
         BackboneNotFound: There are no safetensors weights, or the hub cannot be reached.
     """
     if backbone.name == "bundled":
-        folder = _bundled()
+        folder = locate_bundled()
     elif backbone.name.startswith(TWIN_PREFIX):
         from peftkit.backbones._twin import twin_folder
 
@@ -64,7 +64,7 @@ def locate(backbone: Backbone) -> Location:
     return Location(name=backbone.name, folder=folder, fingerprint=_fingerprint(folder))
 
 
-def _bundled() -> Path:
+def locate_bundled() -> Path:
     """The encoder that comes as a Python package, every file as released."""
     spec = importlib.util.find_spec(BUNDLED_PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
@@ -87,8 +87,6 @@ def _bundled() -> Path:
 
 def _download(backbone: Backbone) -> Path:
     """A snapshot from the model hub (or its local cache): safetensors only, no code."""
-    import os
-
     if backbone.name.startswith((".", "/", "~")) or backbone.name.count("/") > 1:
         raise BackboneNotFound(
             f"there is no folder {backbone.name!r}",
@@ -96,7 +94,6 @@ def _download(backbone: Backbone) -> Path:
             next_step="check the path",
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(
@@ -107,15 +104,33 @@ def _download(backbone: Backbone) -> Path:
                 ignore_patterns=["*/*"],
             )
         )
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
-        raise BackboneNotFound(
-            f"backbone {backbone.name!r} is no local folder and could not be fetched from the hub"
-            + (" (HF_HUB_OFFLINE is set)" if offline else ""),
-            received=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+    except hub_errors() as error:
+        raise unreachable(
+            f"backbone {backbone.name!r}",
+            error,
             allowed="'bundled', a folder with config.json and *.safetensors, or a hub name",
-            next_step="check name and network, or download the folder elsewhere and give its path",
         ) from error
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What a download from the hub fails with."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return (OSError, HfHubHTTPError, HFValidationError, ValueError)
+
+
+def unreachable(what: str, error: Exception, *, allowed: str) -> BackboneNotFound:
+    """The error for something that is neither here nor could be fetched from the hub."""
+    import os
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
+    return BackboneNotFound(
+        f"{what} is no local folder and could not be fetched from the hub"
+        + (" (HF_HUB_OFFLINE is set)" if offline else ""),
+        received=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+        allowed=allowed,
+        next_step="check name and network, or download the folder elsewhere and give its path",
+    )
 
 
 def _fingerprint(folder: Path) -> str:

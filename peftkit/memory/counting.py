@@ -99,6 +99,8 @@ class LiveStorages(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is torch.ops.prim.device.default and hasattr(args[0], "fake_device"):
+            return args[0].fake_device  # two of three calls, each of which makes nothing
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         part: Part | None = None

@@ -44,10 +44,11 @@ def report(folder: Path | str, *, console: Console | None = None) -> Report:
     """
     from peftkit.errors import InvalidInput
     from peftkit.record import read_records, write_atomically
+    from peftkit.reporting.consoles import standard_console
     from peftkit.reporting.plots import write_frontier
     from peftkit.reporting.summary import summarise
     from peftkit.reporting.tables import to_csv, to_markdown
-    from peftkit.reporting.terminal import print_lines, print_tables, standard_console
+    from peftkit.reporting.terminal import print_lines, print_tables
 
     folder = Path(folder)
     console = console or standard_console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,17 +15,8 @@ from peftkit.reporting.columns import Cell, Column, columns_of
 from peftkit.reporting.quantities import PLUS_MINUS
 from peftkit.reporting.summary import Table
 
-_WIDTH_OF_A_FILE = 120
 _WIDEST_METHOD = 26
 _GAP = 2  # one of padding, one that rich puts between columns
-
-
-def standard_console() -> Console:
-    """A console on standard output; 120 columns where that is a file or a pipe."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_WIDTH_OF_A_FILE)
-    return console
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:

@@ -28,7 +28,8 @@ def print_matrix(matrix: StageMatrix, console: Console | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from peftkit.reporting.terminal import print_lines, standard_console
+    from peftkit.reporting.consoles import standard_console
+    from peftkit.reporting.terminal import print_lines
 
     console = console or standard_console()
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

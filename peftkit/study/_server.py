@@ -42,7 +42,7 @@ def start_server(*, threads: int = 1, preload: Sequence[str] = HEAVY_MODULES) ->
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         os.environ.update(environment)
-        with _main_module_hidden():
+        with main_module_hidden():
             forkserver.ensure_running()
     finally:
         for name in environment:
@@ -86,7 +86,7 @@ def start_worker(
         process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=_worker.main, args=(theirs, settings), name="peftkit-worker"
         )
-        with _main_module_hidden():
+        with main_module_hidden():
             process.start()
     except BaseException:
         ours.close()  # a worker that starts all the same reads the end of its requests, and leaves
@@ -121,7 +121,7 @@ def _in_main_thread() -> bool:
 
 
 @contextlib.contextmanager
-def _main_module_hidden() -> Iterator[None]:
+def main_module_hidden() -> Iterator[None]:
     """Keep workers from running the user's script again: cells are named, never pickled.
 
     So a script needs no `if __name__ == "__main__"` around its call.
