@@ -42,6 +42,7 @@ peftkit plan --backbone NAME --gpu SIZE [--batch N] [--length N] [--methods A,B]
   --precisions A,B  of bf16, nf4, int8, fp32 (default all)
   --task NAME       what is trained (default: by what the backbone reads and writes)
   --json            the rows as JSON, at the end
+  --calibrate       measure what this machine's GPU adds to tensors, and keep it for later plans
 
 Needs no GPU, weights or data. Optimizer and all else of a run count as given:
 --training.optimizer paged_adamw_8bit, --method options as lora:rank=64.
@@ -53,6 +54,7 @@ EXTRAS: dict[str, Any] = {
     "methods": tuple[str, ...],
     "precisions": tuple[str, ...],
     "json": bool,
+    "calibrate": bool,
 }
 LENGTH = 512
 TASKS = {
@@ -91,11 +93,23 @@ class Request:
 def plan_command(argv: list[str]) -> None:
     """Print the plan, row by row, or as JSON at the end."""
     changes, own = read_flags(argv, extras=EXTRAS)
+    if own.get("calibrate"):
+        print(_calibrated(), end="")
+        return
     request = make_request(changes, own)
     if own.get("json"):
         print(json.dumps(_as_json(request), indent=2))
     else:
         _print_table(request)
+
+
+def _calibrated() -> str:
+    """Measure the GPU of this machine, keep what was found, and tell it."""
+    from peftkit.memory.calibrating import calibrate, told
+    from peftkit.memory.device_terms import keep
+
+    terms, observed = calibrate()
+    return told(terms, observed, keep(terms))
 
 
 def make_request(changes: dict[str, Any], own: dict[str, Any]) -> Request:

@@ -362,6 +362,39 @@ def test_a_model_that_values_steer_is_trained_without_a_prediction(
     assert bench.trained.memory.peak_bytes > 0
 
 
+def test_terms_of_a_gpu_are_those_that_no_step_exceeds() -> None:
+    from peftkit.memory.calibrating import STEPS, Observed, fitted, told
+
+    mib = 1 << 20
+    seen = [
+        Observed(predicted_bytes=a * mib, allocated_bytes=b * mib, reserved_bytes=c * mib)
+        for a, b, c in ((100, 132, 160), (400, 440, 500), (90, 120, 140), (700, 733, 760))
+    ]
+    terms = fitted(seen, name="a GPU", context_bytes=500 * mib)
+
+    assert terms.workspace_bytes == 40 * mib
+    for each in seen:
+        assert terms.reserved_bytes(each.allocated_bytes) >= each.reserved_bytes
+        assert each.predicted_bytes + terms.workspace_bytes >= each.allocated_bytes
+    assert len(told(terms, seen, Path("x")).splitlines()) == len(STEPS) + 3
+
+
+def test_calibration_is_kept_by_the_name_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from peftkit.memory import device_terms
+
+    monkeypatch.setenv("PEFTKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(device_terms, "_gpu_name", lambda: "NVIDIA H200 NVL")
+    device_terms._measured.cache_clear()
+    assert device_terms.terms_of("cuda") == device_terms.CUDA
+    own = DeviceTerms(name="NVIDIA H200 NVL", round_to=512, context_bytes=5)
+    device_terms.keep(own)
+
+    assert device_terms.terms_of("cuda") == own
+    device_terms._measured.cache_clear()
+
+
 # ---- before a run
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import Unsupported
-from peftkit.memory.device_terms import CUDA, DeviceTerms
+from peftkit.memory.device_terms import CUDA, MIB, DeviceTerms
 
 SHAPE: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816,
@@ -71,6 +71,23 @@ def fitted(observed: Sequence[Observed], *, name: str, context_bytes: int) -> De
         slack=max(0.0, slack),
         context_bytes=context_bytes,
     )
+
+
+def told(terms: DeviceTerms, observed: Sequence[Observed], kept_at: Path) -> str:
+    """What was measured, and from what, for the terminal."""
+    lines = [f"{'step':28} {'tensors':>10} {'allocated':>10} {'reserved':>10}"]
+    for (method, batch, length), each in zip(STEPS, observed, strict=True):
+        sizes = (each.predicted_bytes, each.allocated_bytes, each.reserved_bytes)
+        lines.append(
+            f"{f'{method}, {batch} x {length} tokens':28} "
+            + " ".join(f"{size / MIB:6.0f} MiB" for size in sizes)
+        )
+    lines.append(
+        f"{terms.name}: context {terms.context_bytes / MIB:.0f} MiB, workspaces "
+        f"{terms.workspace_bytes / MIB:.0f} MiB, reserved beyond the peak "
+        f"{100 * terms.slack:.1f} % and {terms.slack_bytes / MIB:.0f} MiB"
+    )
+    return "\n".join([*lines, f"kept in {kept_at}"]) + "\n"
 
 
 def _observe(folder: Path, method: str, batch: int, length: int) -> Observed:

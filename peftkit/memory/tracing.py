@@ -111,7 +111,10 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
             stack.enter_context(_as_on_cuda())
         model.train()
         if recipe.training.gradient_checkpointing:
-            model.activation_checkpointing_enable()
+            # transformers 5.17 knows it by its older name alone, 5.23 warns of that one.
+            newer = getattr(model, "activation_checkpointing_enable", None)
+            options = {"use_reentrant": False}
+            (newer or model.gradient_checkpointing_enable)(options)
         inputs = {name: Outlined.fake(value) for name, value in batch.items()}
         labels = inputs.pop("labels")
         trained = [p for p in model.parameters() if p.requires_grad]
