@@ -212,17 +212,22 @@ def test_prediction_is_what_is_counted(
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "prompt_tuning", "last_layers", "bottleneck"])
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "again"])
-def test_two_depths_give_what_all_blocks_give(
-    monkeypatch: pytest.MonkeyPatch, method: str, checkpointing: bool
+@pytest.mark.parametrize(
+    "training",
+    [{}, {"gradient_checkpointing": True},
+     {"gradient_checkpointing": True, "precision": "bfloat16"}],
+    ids=["kept", "again", "autocast"],
+)  # fmt: skip
+def test_the_middle_block_repeated_gives_what_all_blocks_give(
+    monkeypatch: pytest.MonkeyPatch, method: str, training: dict[str, Any]
 ) -> None:
-    recipe = recipe_of(method, training={"gradient_checkpointing": checkpointing})
+    recipe = recipe_of(method, training=training)
     extrapolated = forecast(recipe, llama(12), length=48, device="cpu")
     monkeypatch.setattr(forecasting, "WHOLE", 12)
     whole = forecast(recipe, llama(12), length=48, device="cpu")
 
-    assert len(extrapolated.timelines) == 2
-    assert len(whole.timelines) == 1
+    assert extrapolated.traced_blocks < 12
+    assert whole.traced_blocks == 12
     assert extrapolated.trainable_parameters == whole.trainable_parameters
     assert extrapolated.total_parameters == whole.total_parameters
     for batch in (1, 16):
@@ -276,9 +281,8 @@ def test_full_with_float32_masters_takes_16_bytes_and_2_more_until_the_backward_
 
     state = parts["weights"] + parts["optimizer"]
     assert state + 4 * found.total_parameters == pytest.approx(16 * found.total_parameters, 0.01)
-    timeline = found.timelines[max(found.timelines)]
-    copies = max(peak.parts["weight_copies"] for peak in timeline.peaks().values())
-    matrices = sum(p.numel() for p in _linear_weights(llama(max(found.timelines))))
+    copies = max(peak.parts["weight_copies"] for peak in found.timeline.peaks().values())
+    matrices = sum(p.numel() for p in _linear_weights(llama(found.traced_blocks)))
     assert copies == pytest.approx(2 * matrices, rel=0.02)
 
 

@@ -1,9 +1,9 @@
 """The memory of a recipe's training step, predicted from a configuration: no weights, no GPU.
 
-A step is traced with backbones of a few blocks of the full width, and each stretch of it (the
-first block forwards, the last block backwards, ...) extrapolated to the full depth: all blocks
-between the second and the last are alike, so memory within a stretch is a linear function of their
-number. The batch is of a prime number of examples; storages whose size it divides grow with the
+A step is traced with a backbone of three blocks of the full width. All blocks between the first and
+the last are alike, so a deeper backbone is that with the middle block repeated: each adds its
+weights throughout, its activations from its forward pass to its backward pass, its gradients after
+that. The batch is of a prime number of examples; storages whose size it divides grow with the
 batch, so one trace serves every batch size.
 """
 
@@ -21,8 +21,8 @@ from peftkit import parts
 from peftkit.backbones import LoadedBackbone, outline
 from peftkit.errors import Unsupported
 from peftkit.memory.device_terms import DeviceTerms, terms_of
-from peftkit.memory.timeline import PARTS, Part, Peak, Timeline
-from peftkit.memory.tracing import Device, Outlined, Traced, trace
+from peftkit.memory.timeline import PARTS, Part, Timeline
+from peftkit.memory.tracing import Device, Outlined, trace
 from peftkit.methods._method import Method
 from peftkit.methods.last_layers import LastLayers
 from peftkit.methods.lora import LoRA
@@ -64,7 +64,9 @@ class Forecast:
         trainable_parameters: Of method and head.
         total_parameters: Of the backbone.
         num_blocks: Of the backbone.
-        timelines: Number of blocks traced -> what was traced; one or two.
+        timeline: What was traced.
+        traced_blocks: With how many blocks.
+        block: Bytes that one more block takes throughout, by parts.
         traced_batch: Examples in the traced batch.
         terms: What the device adds.
     """
@@ -72,7 +74,9 @@ class Forecast:
     trainable_parameters: int
     total_parameters: int
     num_blocks: int
-    timelines: dict[int, Timeline]
+    timeline: Timeline
+    traced_blocks: int
+    block: dict[Part, int]
     traced_batch: int
     terms: DeviceTerms
 
@@ -86,19 +90,35 @@ class Forecast:
 
     def after_step(self, batch_size: int) -> dict[Part, int]:
         """What is there when the optimizer steps: weights, gradients and its own state."""
-        return self._by_place(batch_size)["step"]
+        found = self._by_place(batch_size)
+        return found.get("step") or found["step after"]
 
     def _by_place(self, batch_size: int) -> dict[str, dict[Part, int]]:
-        found: dict[int, dict[str, dict[Part, int]]] = {}
-        for depth, timeline in self.timelines.items():
-            peaks = timeline.peaks(
-                round_to=self.terms.round_to, traced_batch=self.traced_batch, batch=batch_size
-            )
-            found[depth] = _by_place(peaks, depth)
-        if len(found) == 1:
-            (amounts,) = found.values()
-            return amounts
-        return _extrapolated(found, self.num_blocks)
+        """What is there at the peak of each stretch of the step."""
+        scaling = {
+            "round_to": self.terms.round_to,
+            "traced_batch": self.traced_batch,
+            "batch": batch_size,
+        }
+        peaks = self.timeline.peaks(**scaling)
+        found = {name: peak.parts for name, peak in peaks.items()}
+        more = self.num_blocks - self.traced_blocks
+        if not more:
+            return found
+        forward = _change(self.timeline, "forward 1", "forward 2", scaling)
+        kept = self.timeline.kept("forward 1", "loss", **scaling)  # not all that autocast made
+        backward = _change(self.timeline, "backward 1", "backward 0", scaling)
+        grown = {
+            "before": self.block,
+            "passed": _sum(self.block, forward),
+            "within": _sum(self.block, kept),
+            "after": _sum(_sum(self.block, kept), backward),
+        }
+        return {
+            f"{name} {where}": {p: n + more * grown[where].get(p, 0) for p, n in parts.items()}
+            for name, parts in found.items()
+            for where in _places(name)
+        }
 
     def _prediction(self, parts: dict[Part, int], during: str) -> Prediction:
         peak = sum(parts.values())
@@ -202,36 +222,26 @@ def _forecast(
     _require_steps(recipe)
     recipe = _as_traced(recipe)
     whole = _num_blocks(config)
-    traced: dict[int, Traced] = {}
-    for depth in _depths(recipe, whole):
-        bench = _bench(recipe, _of_depth(config, depth), labels, location, processor, data)
-        traced[depth] = trace(bench, batch(bench.backbone), device=device)
-    deepest = traced[max(traced)]
-    if len(traced) > 1 and any(each.num_blocks != depth for depth, each in traced.items()):
+    depth = _depth(recipe, whole)
+    bench = _bench(recipe, _of_depth(config, depth), labels, location, processor, data)
+    traced = trace(bench, batch(bench.backbone), device=device)
+    if depth and traced.num_blocks != depth:
         # Not as many blocks as the configuration says layers: shared, or of several kinds.
+        depth = 0
         bench = _bench(recipe, config, labels, location, processor, data)
-        deepest = trace(bench, batch(bench.backbone), device=device)
-        traced = {0: deepest}
-    trainable, total = deepest.trainable_parameters, deepest.total_parameters
-    if len(traced) > 1:
-        first, second = sorted(traced)
-        for_each = (second - first, whole - second)
-        trainable += _more(traced, "trainable_parameters", *for_each)
-        total += _more(traced, "total_parameters", *for_each)
+        traced = trace(bench, batch(bench.backbone), device=device)
+    more = whole - depth if depth else 0
+    trained, own = traced.block_parameters
     return Forecast(
-        trainable_parameters=trainable,
-        total_parameters=total,
-        num_blocks=whole or deepest.num_blocks,
-        timelines={depth: each.timeline for depth, each in traced.items()},
+        trainable_parameters=traced.trainable_parameters + more * trained,
+        total_parameters=traced.total_parameters + more * own,
+        num_blocks=traced.num_blocks + more,
+        timeline=traced.timeline,
+        traced_blocks=traced.num_blocks,
+        block=traced.block,
         traced_batch=batch_size,
         terms=terms_of(device),
     )
-
-
-def _more(traced: dict[int, Traced], what: str, apart: int, further: int) -> int:
-    """What the blocks beyond the deepest traced backbone add."""
-    first, second = (int(getattr(traced[depth], what)) for depth in sorted(traced))
-    return (second - first) * further // apart
 
 
 def _require_steps(recipe: Recipe) -> None:
@@ -274,19 +284,16 @@ def _num_blocks(config: Any) -> int:
     return int(getattr(config, "num_hidden_layers", 0) or 0)
 
 
-def _depths(recipe: Recipe, whole: int) -> tuple[int, ...]:
-    """How deep the traced backbones are; 0 is as deep as it is.
+def _depth(recipe: Recipe, whole: int) -> int:
+    """How deep the traced backbone is; 0 is as deep as it is.
 
-    A method that treats the last blocks otherwise needs these, and two more, in each.
+    A method that treats the last blocks otherwise needs these beside a middle one.
     """
     own = recipe.method
-    apart = getattr(own, "num_layers", 0) if isinstance(own, LastLayers) else 0
     foreign = not type(own).__module__.startswith("peftkit.methods.")
     pattern = any(getattr(own, name, None) for name in ("rank_pattern", "alpha_pattern"))
-    shallow = 2 + apart
-    if whole <= max(WHOLE, shallow + 2) or foreign or pattern:
-        return (0,)
-    return shallow, shallow + 2
+    depth = 2 + (own.num_layers if isinstance(own, LastLayers) else 1)
+    return 0 if whole <= max(WHOLE, depth) or foreign or pattern else depth
 
 
 def _of_depth(config: Any, depth: int) -> Any:
@@ -352,31 +359,30 @@ def _synthetic(recipe: Recipe, backbone: LoadedBackbone, batch: int, length: int
     return {**inputs, "labels": Outlined(shape, torch.float32 if floating else whole)}
 
 
-def _by_place(peaks: dict[str, Peak], depth: int) -> dict[str, dict[Part, int]]:
-    """Peaks under names that backbones of any depth have in common."""
-    found: dict[str, dict[Part, int]] = {}
-    for name, peak in peaks.items():
-        phase, _, where = name.partition(" ")
-        names = [name]
-        if where.isdigit():
-            block = int(where)
-            names = [f"{phase} first", f"{phase} second"][block : block + 1]
-            names += [f"{phase} last{block + 1 - depth}"] if block else []
-        found |= dict.fromkeys(names, peak.parts)
-    return found
+def _places(segment: str) -> tuple[str, ...]:
+    """Where a stretch stands to the blocks that are added between the first and the last.
+
+    They are like the second, which stands at both of their ends.
+    """
+    phase, _, where = segment.partition(" ")
+    if phase in ("loss", "step"):
+        return ("within",) if phase == "loss" else ("after",)
+    start, end = ("before", "passed") if phase == "forward" else ("within", "after")
+    if where == "1":
+        return start, end
+    first = where in ("in", "0")
+    return (start,) if first == (phase == "forward") else (end,)
 
 
-def _extrapolated(
-    found: dict[int, dict[str, dict[Part, int]]], depth: int
-) -> dict[str, dict[Part, int]]:
-    """Each place's parts in a backbone of `depth` blocks, from two that are shallower."""
-    near, far = sorted(found)
-    further = (depth - far) / (far - near)
-    common = found[near].keys() & found[far].keys()
-    return {
-        place: {
-            part: round(amount + (amount - found[near][place][part]) * further)
-            for part, amount in found[far][place].items()
-        }
-        for place in sorted(common)
-    }
+def _change(
+    timeline: Timeline, start: str, end: str, scaling: Mapping[str, int]
+) -> dict[Part, int]:
+    """What comes to stay between the beginnings of two segments; nothing where they are missing."""
+    before, after = timeline.beginning(start, **scaling), timeline.beginning(end, **scaling)
+    if before is None or after is None:
+        return {}
+    return {part: after[part] - before[part] for part in PARTS}
+
+
+def _sum(one: Mapping[Part, int], other: Mapping[Part, int]) -> dict[Part, int]:
+    return {part: one.get(part, 0) + other.get(part, 0) for part in PARTS}

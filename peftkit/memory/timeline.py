@@ -89,10 +89,7 @@ class Timeline:
                 storages shall be scaled: those whose size it divides belong to the batch.
             batch: The number of examples wanted.
         """
-        sizes = scaled(np.asarray(self.sizes, dtype=np.int64), traced_batch, batch)
-        sizes = -(-sizes // round_to) * round_to
-        numbers, parts = np.asarray(self.numbers), np.asarray(self.parts)
-        changes = sizes[numbers] * np.asarray(self.signs)
+        changes = self._changes(round_to, traced_batch, batch)
         level = np.cumsum(changes)
         found: dict[str, Peak] = {}
         ends = [start for _, start in self.segments[1:]] + [len(level)]
@@ -103,11 +100,59 @@ class Timeline:
             at = first + int(np.argmax(level[first:end]))
             if name in found and found[name].bytes >= level[at]:
                 continue
-            amounts = np.bincount(parts[: at + 1], weights=changes[: at + 1], minlength=len(PARTS))
-            found[name] = Peak(
-                int(level[at]), {p: int(a) for p, a in zip(PARTS, amounts, strict=True)}, at
-            )
+            found[name] = Peak(int(level[at]), self._amounts(changes, at + 1), at)
         return found
+
+    def beginning(
+        self, segment: str, *, round_to: int = 1, traced_batch: int = 1, batch: int = 1
+    ) -> dict[Part, int] | None:
+        """What is there when a segment begins, the first of its name; None: it never does.
+
+        Args:
+            segment: Its name.
+            round_to: As for `peaks`.
+            traced_batch: As for `peaks`.
+            batch: As for `peaks`.
+        """
+        start = next((start for name, start in self.segments if name == segment), None)
+        if start is None:
+            return None
+        return self._amounts(self._changes(round_to, traced_batch, batch), start)
+
+    def kept(
+        self, segment: str, until: str, *, round_to: int = 1, traced_batch: int = 1, batch: int = 1
+    ) -> dict[Part, int]:
+        """What came in one segment and is still there when another begins.
+
+        Args:
+            segment: Name of the first.
+            until: Name of the other.
+            round_to: As for `peaks`.
+            traced_batch: As for `peaks`.
+            batch: As for `peaks`.
+        """
+        names = [name for name, _ in self.segments]
+        starts = [start for _, start in self.segments] + [len(self.numbers)]
+        first, last = names.index(segment), names.index(until)
+        numbers = np.asarray(self.numbers)
+        earlier = np.isin(numbers, numbers[: starts[first]])
+        came = np.isin(numbers, numbers[starts[first] : starts[first + 1]]) & ~earlier
+        changes = np.where(came, self._changes(round_to, traced_batch, batch), 0)
+        return self._amounts(changes, starts[last])
+
+    def _changes(self, round_to: int, traced_batch: int, batch: int) -> np.ndarray:
+        """Bytes that each entry adds or takes away."""
+        sizes = scaled(np.asarray(self.sizes, dtype=np.int64), traced_batch, batch)
+        sizes = -(-sizes // round_to) * round_to
+        changes: np.ndarray = sizes[np.asarray(self.numbers)] * np.asarray(self.signs)
+        return changes
+
+    def _amounts(self, changes: np.ndarray, end: int) -> dict[Part, int]:
+        """Bytes of each part after so many entries."""
+        found = np.bincount(
+            np.asarray(self.parts)[:end], weights=changes[:end], minlength=len(PARTS)
+        )
+        return {part: int(amount) for part, amount in zip(PARTS, found, strict=True)}
 
     def alive_by_owner(self, at: int, part: Part) -> dict[str, int]:
         """Bytes of a part after entry `at`, by the module in whose forward pass they came."""

@@ -24,12 +24,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import masking_utils
 
 from peftkit.backbones._outline import PackedOutline
+from peftkit.backbones._quantized import num_parameters
 from peftkit.device import resolve_precision
 from peftkit.memory.counting import LiveStorages
 from peftkit.memory.optimizers import state_bytes, step_bytes
-from peftkit.memory.timeline import Timeline
+from peftkit.memory.timeline import Part, Timeline
 
 if TYPE_CHECKING:
+    from peftkit.recipe import Recipe
     from peftkit.workbench import Workbench
 
 Device = Literal["cpu", "cuda"]
@@ -75,12 +77,17 @@ class Traced:
         num_blocks: Of the backbone.
         trainable_parameters: Of method and head.
         total_parameters: Of the backbone.
+        block: Bytes that the second block takes throughout: its weights, their scales, what the
+            optimizer keeps of them, and gradients of batches before.
+        block_parameters: Trained ones, and all of the backbone's, in the second block.
     """
 
     timeline: Timeline
     num_blocks: int
     trainable_parameters: int
     total_parameters: int
+    block: dict[Part, int]
+    block_parameters: tuple[int, int]
 
 
 def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Traced:
@@ -94,7 +101,8 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
     Raises:
         Unsupported: The method does not go with this backbone.
     """
-    recipe = bench.recipe
+    recipe, names = bench.recipe, bench.backbone.layers.blocks
+    second = num_parameters(bench.backbone.model.get_submodule(names[1])) if names[1:] else 0
     with torch.device("meta"):
         model = bench.attach(recipe.method)
     blocks = _blocks(bench, model)
@@ -129,10 +137,7 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
         optimizer = recipe.training.optimizer
         embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         for parameter in trained:
-            for size in state_bytes(
-                optimizer, parameter.shape, itemsize=parameter.element_size(),
-                embedding=id(parameter) in embedded,
-            ):  # fmt: skip
+            for size in _kept(optimizer, parameter, embedding=id(parameter) in embedded):
                 live.timeline.enter(size, "optimizer")
         if recipe.training.gradient_accumulation > 1:  # there already, of the batches before
             for parameter in trained:
@@ -156,12 +161,38 @@ def trace(bench: Workbench, batch: Mapping[str, Any], *, device: Device) -> Trac
         taken = step_bytes(optimizer, [parameter.shape for parameter in trained])
         live.timeline.leave(live.timeline.enter(taken, "temporary"), "temporary")
     counted = bench.parameters(model)
+    block, trained_there = _of_block(recipe, blocks[1] if blocks[1:] else nn.Module())
     return Traced(
         timeline=live.timeline,
         num_blocks=len(blocks),
         trainable_parameters=counted.method + counted.head,
         total_parameters=bench.backbone.total_parameters,
+        block=block,
+        block_parameters=(trained_there, second),
     )
+
+
+def _kept(optimizer: str, parameter: nn.Parameter, *, embedding: bool = False) -> list[int]:
+    return state_bytes(
+        optimizer, parameter.shape, itemsize=parameter.element_size(), embedding=embedding
+    )
+
+
+def _of_block(recipe: Recipe, block: nn.Module) -> tuple[dict[Part, int], int]:
+    """What a block takes throughout, and how many parameters are trained in it."""
+    scales = [s for m in block.modules() if isinstance(m, PackedOutline) for s in m.scales()]
+    known = {id(scale) for scale in scales}
+    tensors = [t for t in (*block.parameters(), *block.buffers()) if id(t) not in known]
+    trained = [p for p in block.parameters() if p.requires_grad]
+    optimizer = recipe.training.optimizer
+    accumulated = recipe.training.gradient_accumulation > 1
+    sizes: dict[Part, int] = {
+        "weights": sum(t.nbytes for t in tensors),
+        "quantization_state": sum(t.nbytes for t in scales),
+        "optimizer": sum(sum(_kept(optimizer, p)) for p in trained),
+        "gradients": sum(p.nbytes for p in trained) if accumulated else 0,
+    }
+    return sizes, sum(p.numel() for p in trained)
 
 
 def _unpacked(position_ids: Any) -> None:
