@@ -112,7 +112,7 @@ TABLES = {
         size=512,
         methods=on_every_base("none", "prompt_tuning", "lora", "bottleneck"),
         # Few, because most CPUs only emulate the arithmetic of a base in bfloat16.
-        training={"steps": 96},
+        training={"steps": 48},
     ),
     "tiny_shakespeare": Table(
         task=shared("language_modeling", "tiny_shakespeare"),
