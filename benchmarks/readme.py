@@ -15,9 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from peftkit import Recipe, read_records
+from peftkit.quantities import size_in_bytes
 from peftkit.record import Record
 from peftkit.reporting.pairing import metric_of
-from peftkit.reporting.quantities import size_in_bytes
 from peftkit.reporting.summary import summarise
 from peftkit.reporting.tables import to_markdown
 from peftkit.script import main as run_recipe

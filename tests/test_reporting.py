@@ -22,10 +22,10 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from peftkit import quantities as q
 from peftkit.errors import InvalidInput
 from peftkit.record import Record
 from peftkit.reporting import Report, report
-from peftkit.reporting import quantities as q
 from peftkit.reporting.labels import label_records, rung_of
 from peftkit.reporting.panel import Panel, Point, Scale, frontier_steps
 from peftkit.reporting.placement import around, place

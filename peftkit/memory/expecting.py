@@ -15,7 +15,7 @@ from peftkit.errors import DoesNotFit, Unsupported
 from peftkit.memory.device_terms import terms_of
 from peftkit.memory.forecast import Forecast, Prediction, forecast_of
 from peftkit.memory.watching import largest_batch
-from peftkit.reporting.quantities import size_in_bytes
+from peftkit.quantities import size_in_bytes
 
 if TYPE_CHECKING:
     from peftkit.tasks import Example

@@ -13,8 +13,8 @@ import numpy as np
 
 from peftkit.device import device
 from peftkit.memory.timeline import PARTS
+from peftkit.quantities import size_in_bytes
 from peftkit.record import write_atomically
-from peftkit.reporting.quantities import size_in_bytes
 
 if TYPE_CHECKING:
     from peftkit.memory.forecast import Prediction

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftkit.reporting import quantities as q
+from peftkit import quantities as q
 from peftkit.reporting.notes import footnotes, status_words
 from peftkit.reporting.summary import Row, Table
 from peftkit.study.statistics import Estimate

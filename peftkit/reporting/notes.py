@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from peftkit.quantities import PLUS_MINUS
 from peftkit.record import Record
-from peftkit.reporting.quantities import PLUS_MINUS
 from peftkit.reporting.summary import FEWEST_FOR_TIES, Row, Table
 from peftkit.study.statistics import LEVEL
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from peftkit.memory.plan import Cell, Outlook, Row, Way
-from peftkit.reporting.quantities import count, percent
+from peftkit.quantities import count, percent
 
 GIB = 2**30
 _PARTS = {"weights": "W", "quantization_state": "W", "weight_copies": "W", "gradients": "G",

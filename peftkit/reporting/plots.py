@@ -18,8 +18,8 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit import quantities as q
 from peftkit.reporting import notes
-from peftkit.reporting import quantities as q
 from peftkit.reporting.panel import Level, Panel, Point, Scale
 from peftkit.reporting.summary import Row, Table
 

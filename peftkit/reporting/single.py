@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peftkit import quantities
 from peftkit.record import Record
-from peftkit.reporting import quantities
 
 
 def describe(record: Record, out: Path | None) -> str:

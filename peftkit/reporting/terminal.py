@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from peftkit.quantities import PLUS_MINUS
 from peftkit.reporting import notes
 from peftkit.reporting.columns import Cell, Column, columns_of
-from peftkit.reporting.quantities import PLUS_MINUS
 from peftkit.reporting.summary import Table
 
 _WIDEST_METHOD = 26

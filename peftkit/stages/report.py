@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from peftkit.reporting import quantities as q
+from peftkit import quantities as q
 from peftkit.stages.matrix import StageMatrix
 
 if TYPE_CHECKING:
