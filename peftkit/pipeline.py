@@ -102,13 +102,16 @@ def run(
         forgetting = Forgetting.begin(bench)
         with meter.phase("train"), allocations(folder if memory_profile else None):
             predictor = _fit(bench)
-        if memory_profile and bench.trained and bench.trained.memory:
-            draw(bench.trained.memory, folder)
         with meter.phase("evaluate"):
             logits = predictor.outputs(data.test, progress)
         predictions, metrics = recipe.task.score(logits, data.test)
         _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
         predictor.save(folder)
+        if memory_profile:
+            if bench.trained and bench.trained.memory:
+                draw(bench.trained.memory, folder)
+            else:
+                bench.notes.append("no training step was counted, so there is no memory profile")
         record = Record(
             key=_key(recipe, bench, data),
             recipe=recipe.to_dict(),

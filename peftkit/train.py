@@ -173,7 +173,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         args=_arguments(training, schedule, num_steps, seed, learning_rate),
         train_dataset=schedule.examples,
         data_collator=schedule.collate,
-        callbacks=[watch, memory],
+        callbacks=[memory, watch],  # counting ends before `watch` evaluates
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
@@ -188,7 +188,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
-        memory.close()  # it might be within a step that failed
+        memory.abandon()  # it might be within a step that failed
     watch.return_to_best(model)
     if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
         raise Diverged("a trained weight is no finite number: lower --training.learning-rate")

@@ -316,7 +316,8 @@ class Workbench:
         if examples is None and self.memory_check != "off":
             from peftkit.memory.expecting import expect
 
-            self.expected = expect(self, rows, lengths)
+            with self._beside_training():
+                self.expected = expect(self, rows, lengths)
         schedule = Schedule(
             examples=rows if examples is None else examples,
             lengths=lengths,

@@ -115,6 +115,16 @@ def test_a_written_out_step_is_counted_to_the_byte() -> None:
     assert sum(final.values()) == 512
 
 
+def test_evaluation_in_between_is_not_counted(make_bench: Callable[..., Any]) -> None:
+    peaks = []
+    for options in ({}, {"evaluate_every": 1, "keep_best": True}):
+        bench = make_bench("lora", **options)
+        bench.recipe.method.fit(bench)
+        peaks.append((bench.trained.memory.peak_bytes, len(bench.trained.memory.timeline.numbers)))
+
+    assert peaks[0] == peaks[1]
+
+
 def test_storages_that_go_after_counting_are_not_noted() -> None:
     live = LiveStorages()
     with live:
@@ -352,6 +362,26 @@ def test_reserved_and_context_come_on_top() -> None:
     terms = DeviceTerms(name="x", slack=0.1, slack_bytes=5, context_bytes=7)
 
     assert terms.reserved_bytes(100) == 115
+    found = forecast(recipe_of("lora"), llama(2), length=8, device="cuda").peak(1)
+    assert found.total_bytes > found.reserved_bytes > found.peak_bytes
+
+
+def test_the_second_stage_is_predicted_too(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench({"name": "continued_pretraining", "then": "last_layers", "steps": 1})
+    bench.memory_check = "note"
+    bench.recipe.method.fit(bench)
+
+    assert bench.expected.peak_bytes == pytest.approx(bench.trained.memory.peak_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_what_packed_weights_cannot_start_is_not_predicted(init: str) -> None:
+    recipe = recipe_of(
+        {"name": "lora", "init": init},
+        backbone={"quantization": "nf4", "dtype": "bfloat16"},
+    )
+    with pytest.raises(Unsupported, match="out of the weights"):
+        forecast(recipe, llama(2), length=8)
 
 
 def test_a_model_that_values_steer_is_trained_without_a_prediction(

@@ -8,6 +8,7 @@ use beyond that is CUDA's context.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def calibrate() -> tuple[DeviceTerms, list[Observed]]:
     if not torch.cuda.is_available():
         raise Unsupported(
             "no CUDA device is visible, so there is nothing to calibrate. Next: run it on the "
-            "machine with the GPU; elsewhere `peftkit plan` uses the terms of an H100."
+            "machine with the GPU; elsewhere `peftkit plan` assumes ordinary terms."
         )
     torch.zeros(1, device="cuda")
     free, total = torch.cuda.mem_get_info()
@@ -101,7 +102,8 @@ def _observe(folder: Path, method: str, batch: int, length: int) -> Observed:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     bench.recipe.method.fit(bench)
-    assert bench.expected is not None
+    if bench.expected is None:
+        raise Unsupported("; ".join(bench.notes))
     tensors = bench.expected.peak_bytes - terms_of("cuda").workspace_bytes
     found = Observed(
         predicted_bytes=tensors,
@@ -109,6 +111,7 @@ def _observe(folder: Path, method: str, batch: int, length: int) -> Observed:
         reserved_bytes=torch.cuda.max_memory_reserved(),
     )
     del bench
+    gc.collect()  # the trainer and its model refer to each other
     torch.cuda.empty_cache()
     return found
 

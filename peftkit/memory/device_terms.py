@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -95,3 +96,12 @@ def keep(terms: DeviceTerms) -> Path:
     write_atomically(path, json.dumps(dataclasses.asdict(terms), indent=2) + "\n")
     _measured.cache_clear()
     return path
+
+
+@functools.cache
+def sources() -> str:
+    """Hash over peftkit's own sources, any of which may change what a step takes."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -246,23 +246,35 @@ def _forecast(
 
 def _require_steps(recipe: Recipe) -> None:
     """Refuse what is not trained step by step through the backbone, or cannot be traced."""
-    method = recipe.method
+    method = _attached(recipe)
     name = parts.name_of(type(method))
     if type(method).attach is Method.attach or method.learning_rate is None:
         raise Unsupported(
             f"{name} takes no step through the backbone whose memory could be predicted. Next: "
             "run it; the record says what it took."
         )
+    packed = recipe.backbone.quantization != "none"
+    if packed and isinstance(method, LoRA) and method.init in ("pissa", "olora"):
+        raise Unsupported(
+            f"init {method.init} takes its start out of the weights, and those would be packed. "
+            "Next: choose --method.init default."
+        )
     if recipe.backbone.offload != "none":
         raise Unsupported(
             "weights that wait in the CPU's memory come and go layer by layer, which is not "
             "predicted. Next: leave --backbone.offload out."
         )
-    if getattr(method, "dora", False) and recipe.backbone.quantization != "none":
+    if getattr(method, "dora", False) and packed:
         raise Unsupported(
             "DoRA reads the packed weights themselves, which have no values before a run. Next: "
             "leave --method.dora out, or --backbone.quantization."
         )
+
+
+def _attached(recipe: Recipe) -> Method:
+    """The method that is attached: that of the recipe, or the one that it wraps."""
+    found: Method = getattr(recipe.method, "adaptation", recipe.method)
+    return found
 
 
 def _as_traced(recipe: Recipe) -> Recipe:
@@ -289,7 +301,7 @@ def _depth(recipe: Recipe, whole: int) -> int:
 
     A method that treats the last blocks otherwise needs these beside a middle one.
     """
-    own = recipe.method
+    own = _attached(recipe)
     foreign = not type(own).__module__.startswith("peftkit.methods.")
     pattern = any(getattr(own, name, None) for name in ("rank_pattern", "alpha_pattern"))
     depth = 2 + (own.num_layers if isinstance(own, LastLayers) else 1)
@@ -333,13 +345,18 @@ def _bench(
 def _prime_for(recipe: Recipe, config: Any, length: int) -> int:
     """A number of examples that divides nothing else of which sizes are made."""
     numbers = {n for n in config.get_text_config().to_dict().values() if isinstance(n, int) and n}
-    numbers |= {length, length + getattr(recipe.method, "num_tokens", 0)}
+    numbers |= {length, length + getattr(_attached(recipe), "num_tokens", 0)}
     return next((p for p in PRIMES if all(n % p for n in numbers)), PRIMES[-1])
 
 
 def _synthetic(recipe: Recipe, backbone: LoadedBackbone, batch: int, length: int) -> dict[str, Any]:
     """Outlines of a batch of whole rows, as the task would make it."""
     task, config = recipe.task, backbone.model.config
+    if task.against_start:
+        raise Unsupported(
+            "the batches of this task cannot be told from a configuration alone. Next: run the "
+            "recipe, which predicts its memory from its data."
+        )
     whole = torch.int64
     if task.inputs == "image":
         side = config.image_size

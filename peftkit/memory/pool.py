@@ -7,7 +7,6 @@ fork from a server that has imported torch once, and see no GPU: none is needed.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib
 import json
@@ -26,7 +25,7 @@ from peftkit.backbones import make_configuration
 from peftkit.cache import cache_folder
 from peftkit.environment import versions
 from peftkit.errors import BackboneNotFound, InvalidInput, Unsupported
-from peftkit.memory.device_terms import DeviceTerms
+from peftkit.memory.device_terms import DeviceTerms, sources
 from peftkit.memory.plan import Cell, Outlook, Question, Row, outlook
 from peftkit.overrides import parse_label
 from peftkit.recipe import Recipe
@@ -192,20 +191,10 @@ def _file(cell: Cell, recipe: Recipe, question: Question, forecast: str) -> Path
         recipe.fingerprint(precision=recipe.training.precision),
         dataclasses.asdict(question),
         {name: installed[name] for name in _VERSIONS},
-        _sources(),
+        sources(),
     ]
     key = hashlib.sha256(json.dumps(rests_on, sort_keys=True).encode()).hexdigest()
     return cache_folder() / "forecasts" / f"{key}.json"
-
-
-@functools.cache
-def _sources() -> str:
-    """Hash over peftkit's own sources, any of which may change what a step takes."""
-    folder = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _remembered(file: Path | None) -> dict[str, Any] | None:

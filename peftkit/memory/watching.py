@@ -104,10 +104,15 @@ class MemoryWatch(TrainerCallback):
             self.close()
         return control
 
+    def abandon(self) -> None:
+        """Count no further, and forget what was counted of a step that did not end."""
+        self.live = None
+        self._stack.close()
+
     def close(self) -> None:
         """Count no further, and draw the sum."""
-        live, self.live = self.live, None
-        self._stack.close()
+        live = self.live
+        self.abandon()
         if live is None:
             return
         live.stop()

@@ -209,7 +209,10 @@ class ContinuedPretraining(Method):
             fingerprint=hashlib.sha256("\0".join(rows["text"][:]).encode()).hexdigest(),
         )  # fmt: skip
         folder = bench.folder / "checkpoints" / "text"
-        return Workbench(recipe, data, folder, progress=bench.progress, new_output_layer=True)
+        return Workbench(
+            recipe, data, folder, progress=bench.progress, new_output_layer=True,
+            memory_check=bench.memory_check,
+        )  # fmt: skip
 
 
 @dataclass(kw_only=True)
