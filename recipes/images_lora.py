@@ -2,7 +2,8 @@
 
     python recipes/images_lora.py [--smoke] [--out DIR] [--backbone google/vit-base-patch16-224] ...
 
-Expect: not measured in full yet; with --smoke it runs in seconds on a toy.
+Expect: accuracy 93.5 to 93.9 % over 2 seeds, 328 to 336 s of training and
+612 MB on one core of an AMD EPYC (records: benchmarks/results/sign_digits).
 Follows: Hu et al. 2021, arXiv:2106.09685, on ViT (Dosovitskiy et al. 2020). Departure: all linear
 layers of the blocks. Images of 64 x 64 are resized to 224 x 224, as the backbone was trained.
 """

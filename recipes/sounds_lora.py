@@ -2,7 +2,8 @@
 
     python recipes/sounds_lora.py [--smoke] [--out DIR] [--backbone openai/whisper-tiny.en] ...
 
-Expect: not measured in full yet; with --smoke it runs in seconds on a toy.
+Expect: accuracy 98.7 to 100.0 % over 2 seeds, 71 to 77 s of training and
+234 MB on one core of an AMD EPYC (records: benchmarks/results/fsdd).
 Follows: Hu et al. 2021, arXiv:2106.09685, on Whisper (Radford et al. 2022). Departures: all linear
 layers of the blocks; the encoder reads 1 s of each sound instead of 30 s, enough for 99 % of them.
 """

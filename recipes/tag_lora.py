@@ -2,7 +2,8 @@
 
     python recipes/tag_lora.py [--smoke] [--out DIR] [--backbone bert-base-cased --size none] ...
 
-Expect: not measured in full yet; with --smoke it runs in seconds on a toy.
+Expect: f1 37.4 to 38.8 % over 2 seeds, 127 to 197 s of training and
+512 MB on one core of an AMD EPYC (records: benchmarks/results/wnut17).
 Follows: Hu et al. 2021, arXiv:2106.09685, on WNUT-17 (Derczynski et al. 2017). Departures:
 all linear layers of the blocks; 1,024 of 3,394 sentences.
 """
