@@ -173,7 +173,7 @@ def step_memory(bench: Workbench) -> dict[str, Any]:
     if counted is not None:
         costs["counted_memory_bytes"] = {"peak": counted.peak_bytes, **counted.parts}
         costs["counted_peak_during"] = counted.during
-        costs["largest_activations"] = list(counted.largest.items())
+        costs["largest_activations"] = [[name, size] for name, size in counted.largest.items()]
     if bench.expected is not None:
         expected = bench.expected
         costs["predicted_memory_bytes"] = {"peak": expected.peak_bytes, **expected.parts}

@@ -56,7 +56,7 @@ ERRORS = {
     "disk": OSError(28, "No space left on device", "model.safetensors"),
 }
 
-def run(recipe, out, *, save_weights, progress, features_folder):
+def run(recipe, out, *, save_weights, progress, features_folder, force):
     name = f"{recipe.to_dict()['method']['name']}/{recipe.task.size}/{recipe.seed}"
     with open(os.environ["TOY_FOLDER"] + "/runs", "a") as file:
         file.write(name + "\\n")
