@@ -33,6 +33,7 @@ from peftkit.memory.plan import (
     recipe_of,
     refusal,
 )
+from peftkit.memory.timeline import Timeline
 from peftkit.plan_command import EXTRAS, make_request
 from peftkit.recipe import Recipe
 from peftkit.reporting.planned import PlanTable, Ticker, bar, describe_way, gib, shares
@@ -75,7 +76,9 @@ def linear(base: float, each: float, gradients: float = 0, trainable: int = 10) 
         trainable_parameters=trainable,
         total_parameters=10**10,
         num_blocks=2,
-        timelines={},
+        timeline=Timeline(),
+        traced_blocks=2,
+        block={},
         traced_batch=61,
         terms=DeviceTerms(name="test"),
     )

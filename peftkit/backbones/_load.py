@@ -129,6 +129,7 @@ def load(
         max_seconds=max_seconds,
         new_output_layer=new_output_layer,
     )
+    _choose_class(auto_classes, config)  # what cannot be asked of it comes before its files
     processor = load_processor(location, inputs=inputs, words=reads == "word")
     weights: Weights = "files" if from_pretrained else "random"
     return _build(backbone, location, config, processor, posed, weights)
