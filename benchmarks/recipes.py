@@ -41,8 +41,9 @@ def run(name: str, seed: int) -> str:
             return f"{name}, seed {seed}: FAILED\n{done.stderr[-2000:]}"
         record = Path(folder) / "record.json"
         if record.exists():  # two_stages has one a stage, and prints what counts
-            found = Record.read(record)
-            found.write(RESULTS / "records" / f"{found.key}.json")
+            key = Record.read(record).key
+            kept = record.read_text(encoding="utf-8").replace(folder, "DIR")
+            write_atomically(RESULTS / "records" / f"{key}.json", kept)
         write_atomically(printed, done.stdout.replace(folder, "DIR"))
     return f"{name}, seed {seed}: done"
 

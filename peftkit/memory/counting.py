@@ -23,6 +23,23 @@ from peftkit.memory.timeline import Part, Timeline
 _OF_WEIGHTS: frozenset[Part] = frozenset({"weights", "quantization_state", "weight_copies"})
 
 
+def storages_of(value: Any) -> Iterable[torch.UntypedStorage]:
+    """What a tensor lies in: one storage, two or three when it is sparse, none for anything else."""
+    if not isinstance(value, torch.Tensor):
+        return ()
+    if value.layout is torch.strided:
+        return (value.untyped_storage(),)
+    if value.layout is torch.sparse_coo:
+        parts = (value._indices(), value._values())
+    elif value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = (value.crow_indices(), value.col_indices(), value.values())
+    elif value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        parts = (value.ccol_indices(), value.row_indices(), value.values())
+    else:  # of other layouts torch tells nothing
+        return ()
+    return tuple(part.untyped_storage() for part in parts)
+
+
 class LiveStorages(TorchDispatchMode):
     """Writes a timeline of all storages while it is active.
 
@@ -41,15 +58,13 @@ class LiveStorages(TorchDispatchMode):
     def hold(self, tensors: Iterable[torch.Tensor | None], part: Part) -> None:
         """Count the storages of `tensors` as `part`, whatever they counted as so far."""
         for tensor in tensors:
-            if tensor is None:
-                continue
-            storage = tensor.untyped_storage()
-            known = self._known.get(id(storage))
-            if known is None:
-                self._enter(storage, part)
-            elif known[1] != part:
-                self.timeline.move(known[0], known[1], part)
-                self._known[id(storage)] = (known[0], part, known[2])
+            for storage in storages_of(tensor):
+                known = self._known.get(id(storage))
+                if known is None:
+                    self._enter(storage, part)
+                elif known[1] != part:
+                    self.timeline.move(known[0], known[1], part)
+                    self._known[id(storage)] = (known[0], part, known[2])
 
     def stop(self) -> None:
         """Follow no storage any further."""
@@ -105,12 +120,10 @@ class LiveStorages(TorchDispatchMode):
         output = func(*args, **kwargs)
         part: Part | None = None
         for tensor in tree_leaves(output):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            if id(storage) not in self._known:
-                part = part or self._part_of(args, kwargs)
-                self._enter(storage, part)
+            for storage in storages_of(tensor):
+                if id(storage) not in self._known:
+                    part = part or self._part_of(args, kwargs)
+                    self._enter(storage, part)
         return output
 
     def _part_of(self, args: Any, kwargs: Any) -> Part:
@@ -126,8 +139,8 @@ class LiveStorages(TorchDispatchMode):
         return "activations" if forward else "temporary"
 
     def _is_weight(self, tensor: torch.Tensor) -> bool:
-        known = self._known.get(id(tensor.untyped_storage()))
-        return known is not None and known[1] in _OF_WEIGHTS
+        known = [self._known.get(id(storage)) for storage in storages_of(tensor)]
+        return all(entry is not None and entry[1] in _OF_WEIGHTS for entry in known)
 
     def _enter(self, storage: Any, part: Part) -> None:
         key = id(storage)
