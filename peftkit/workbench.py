@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from peftkit.backbones import LoadedBackbone, bring_back, load, locate, offload
+from peftkit.backbones import Head, LoadedBackbone, bring_back, load, locate, offload
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.predictors import ModelPredictor, Parameters
 from peftkit.record import record_key
@@ -111,16 +111,21 @@ class Workbench:
                 f"kept as {bits} cannot be trained. Next: leave --backbone.quantization out, or "
                 "choose lora, bottleneck or another method that adds parameters."
             )
+        location = locate(recipe.backbone)
         return load(
-            recipe.backbone,
-            locate(recipe.backbone),
-            auto_classes=recipe.task.auto_classes,
-            inputs=recipe.task.inputs,
+            recipe.backbone, location, self.head, seed=recipe.seed, from_pretrained=from_pretrained
+        )
+
+    @property
+    def head(self) -> Head:
+        """What the task asks of the backbone."""
+        task = self.recipe.task
+        return Head(
+            auto_classes=task.auto_classes,
             labels=self.data.labels,
-            seed=recipe.seed,
-            from_pretrained=from_pretrained,
-            reads=recipe.task.reads,
-            max_seconds=getattr(recipe.task, "max_seconds", None),
+            inputs=task.inputs,
+            reads=task.reads,
+            max_seconds=getattr(task, "max_seconds", None),
             new_output_layer=self.new_output_layer,
         )
 

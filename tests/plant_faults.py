@@ -68,7 +68,7 @@ FAULTS = (
         only="lora",
     ),
     Fault(
-        "head from the surroundings' random state", "peftkit/backbones/_load.py",
+        "head from the surroundings' random state", "peftkit/backbones/_head.py",
         'with seeded(seed, "head"):', "if True:",
     ),
     Fault(
@@ -193,7 +193,8 @@ FAULTS = (
         tests=PADDING, only="lora-bert",
     ),
     Fault(
-        "PEFT's class for questions, which drops the types of tokens", "peftkit/backbones/_load.py",
+        "PEFT's class for questions, which drops the types of tokens",
+        "peftkit/backbones/_loaded.py",
         '"AutoModelForQuestionAnswering": "SEQ_CLS"',
         '"AutoModelForQuestionAnswering": "QUESTION_ANS"',
         tests=INPUTS, only="prompt_tuning-bert",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from peftkit.backbones import ROLES, families, load, locate, pool_vectors
+from peftkit.backbones import ROLES, Head, families, load, locate, pool_vectors
 from peftkit.backbones._family import family_of
 from peftkit.backbones._twin import toy_tokenizer, twin_folder
 from peftkit.errors import BackboneNotFound, InvalidInput, UnknownName
@@ -25,10 +25,9 @@ LABELS = ["finance", "question", "table"]
 
 def load_as_classifier(backbone: Backbone | str, **options: Any) -> Any:
     backbone = backbone if isinstance(backbone, Backbone) else Backbone(name=backbone)
-    options = {"labels": LABELS, "seed": 0, **options}
-    return load(
-        backbone, locate(backbone), auto_classes=("AutoModelForSequenceClassification",), **options
-    )
+    labels = options.pop("labels", LABELS)
+    head = Head(auto_classes=("AutoModelForSequenceClassification",), labels=labels)
+    return load(backbone, locate(backbone), head, **{"seed": 0, **options})
 
 
 # ---- where the layers are
@@ -195,10 +194,8 @@ def test_the_layers_of_an_encoder_decoder(
 ) -> None:
     """A block of the decoder attends twice, and plays each role of attention twice."""
     backbone = Backbone(name=f"twin:{family}")
-    found = load(
-        backbone, locate(backbone),
-        auto_classes=("AutoModelForSeq2SeqLM",), labels=[], seed=0, reads="token",
-    )  # fmt: skip
+    head = Head(auto_classes=("AutoModelForSeq2SeqLM",), labels=[], reads="token")
+    found = load(backbone, locate(backbone), head, seed=0)
     layers = found.layers
 
     assert layers.blocks == tuple(f"{stack}.{i}" for stack in (encoder, decoder) for i in (0, 1))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from peftkit import Recipe, load_run, run
-from peftkit.backbones import load, locate
+from peftkit.backbones import Head, load, locate
 from peftkit.errors import Unsupported
 from peftkit.settings import Backbone
 from peftkit.tasks.image_classification import ImageClassification
@@ -67,10 +67,9 @@ def test_a_published_classifier_keeps_its_head_and_its_answers(shared: Path) -> 
     folder = shared / "backbones" / "vit-tiny-patch16-224"
     names = list(AutoConfig.from_pretrained(folder).id2label.values())
     stock = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    found = load(
-        Backbone(name=str(folder)), locate(Backbone(name=str(folder))), seed=0, labels=names,
-        auto_classes=ImageClassification.auto_classes, inputs="image",
-    )  # fmt: skip
+    head = Head(auto_classes=ImageClassification.auto_classes, labels=names, inputs="image")
+    backbone = Backbone(name=str(folder))
+    found = load(backbone, locate(backbone), head, seed=0)
     pixels = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(found.model(pixels).logits, stock(pixels).logits)

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 from peftkit import parts, run
-from peftkit.backbones import load, locate
+from peftkit.backbones import Head, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.evaluate import IGNORED
 from peftkit.recipe import Recipe
@@ -37,10 +37,8 @@ def folder(tmp_path: Path) -> Path:
 
 def backbone(name: str) -> Any:
     settings = Backbone(name=name)
-    return load(
-        settings, locate(settings),
-        auto_classes=TASK.auto_classes, labels=[], seed=0, reads="token",
-    )  # fmt: skip
+    head = Head(auto_classes=TASK.auto_classes, labels=[], reads="token")
+    return load(settings, locate(settings), head, seed=0)
 
 
 def rows(*texts: str) -> Dataset:

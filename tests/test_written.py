@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from peftkit import Recipe, parts, run
-from peftkit.backbones import load, locate
+from peftkit.backbones import Head, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.evaluate import IGNORED
 from peftkit.saved import load_run
@@ -50,7 +50,8 @@ def make(name: str, data: Path, **options: Any) -> Task:
 def backbone(name: str) -> Any:
     settings = Backbone(name=name)
     classes = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
-    return load(settings, locate(settings), auto_classes=classes, labels=[], seed=0, reads="token")
+    head = Head(auto_classes=classes, labels=[], reads="token")
+    return load(settings, locate(settings), head, seed=0)
 
 
 def test_the_known_ones_are_found() -> None:

@@ -10,17 +10,20 @@ from peftkit.backbones._configuration import (
     reader,
 )
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
-from peftkit.backbones._load import LoadedBackbone, declare_pooling, from_files, load, outline
+from peftkit.backbones._load import load, outline
+from peftkit.backbones._loaded import Head, LoadedBackbone
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._offload import bring_back, offload
-from peftkit.backbones._pooling import mask_frames, pool_vectors
+from peftkit.backbones._pooling import declare_pooling, mask_frames, pool_vectors
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
 from peftkit.backbones._twin import toy_tokenizer
+from peftkit.backbones._weights import from_files
 
 __all__ = [
     "ROLES",
     "Family",
+    "Head",
     "Layers",
     "LoadedBackbone",
     "Location",

@@ -11,13 +11,21 @@ attention mask, and put where the head looks.
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones._family import Pooling, family_of
+from peftkit.errors import Unsupported
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from peftkit.backbones._locate import Location
+    from peftkit.settings import Backbone
+
+POOLING_FILE = "1_Pooling/config.json"  # the convention of sentence-transformers
 
 
 def stock_pooling(config: Any) -> Pooling | None:
@@ -106,3 +114,31 @@ def pool_vectors(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooli
         return hidden[torch.arange(len(hidden), device=hidden.device), last]
     weight = mask.to(hidden.dtype)[..., None]
     return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def choose_pooling(backbone: Backbone, location: Location, config: Any) -> Pooling | None:
+    """What the head reads: what the backbone's own files declare, else what transformers does."""
+    stock = stock_pooling(config)
+    if stock is None and backbone.pooling not in ("auto", "model"):
+        raise Unsupported(
+            f"nobody knows here what the head of {config.model_type} reads, so it cannot be made "
+            f"to read the {backbone.pooling}. Next: leave --backbone.pooling out."
+        )
+    if backbone.pooling == "auto":
+        return "mean" if _declares_mean(location.folder) else stock
+    return stock if backbone.pooling == "model" else backbone.pooling
+
+
+def _declares_mean(folder: Path) -> bool:
+    """Whether the backbone is a sentence encoder trained with mean pooling."""
+    declared = folder / POOLING_FILE
+    if not declared.is_file():
+        return False
+    return bool(json.loads(declared.read_text("utf-8")).get("pooling_mode_mean_tokens"))
+
+
+def declare_pooling(folder: Path, pooling: Pooling | None, config: Any) -> None:
+    """Say beside saved weights that they were trained with mean pooling, as `load` reads it."""
+    if pooling == "mean" and stock_pooling(config) != "mean":
+        (folder / POOLING_FILE).parent.mkdir(parents=True, exist_ok=True)
+        (folder / POOLING_FILE).write_text(json.dumps({"pooling_mode_mean_tokens": True}), "utf-8")

@@ -24,11 +24,12 @@ _OF_WEIGHTS: frozenset[Part] = frozenset({"weights", "quantization_state", "weig
 
 
 def storages_of(value: Any) -> Iterable[torch.UntypedStorage]:
-    """What a tensor lies in: one storage, two or three when it is sparse, none for anything else."""
+    """What a tensor lies in: one storage, or two or three if it is sparse. Other things: none."""
     if not isinstance(value, torch.Tensor):
         return ()
     if value.layout is torch.strided:
         return (value.untyped_storage(),)
+    parts: tuple[torch.Tensor, ...]
     if value.layout is torch.sparse_coo:
         parts = (value._indices(), value._values())
     elif value.layout in (torch.sparse_csr, torch.sparse_bsr):

@@ -335,10 +335,8 @@ def _bench(
     )  # fmt: skip
     bench = Workbench(recipe, data, Path())
     bench.backbone = outline(
-        recipe.backbone, config, auto_classes=recipe.task.auto_classes, labels=labels,
-        location=location, processor=processor, inputs=recipe.task.inputs,
-        reads=recipe.task.reads, max_seconds=getattr(recipe.task, "max_seconds", None),
-    )  # fmt: skip
+        recipe.backbone, config, bench.head, location=location, processor=processor
+    )
     return bench
 
 

@@ -13,7 +13,7 @@ import torch
 
 from cells import CLASSIFIERS, MATRIX, METHODS, UNSUPPORTED, batch_of, close, logits_of
 from peftkit import Recipe, parts
-from peftkit.backbones import load, locate, packed_layers
+from peftkit.backbones import Head, load, locate, packed_layers
 from peftkit.cost import train_flops_per_example
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.settings import Backbone
@@ -248,10 +248,8 @@ def test_nf4_is_nearer_to_normal_weights_than_fp4() -> None:
 def test_packed_weights_stay_as_they_were_packed() -> None:
     """Else bitsandbytes repacks them for good on CPUs that compute in bfloat16."""
     backbone = Backbone(name="twin:bert", quantization="nf4")
-    loaded = load(
-        backbone, locate(backbone), auto_classes=("AutoModelForSequenceClassification",),
-        labels=["a", "b"], seed=0,
-    )  # fmt: skip
+    head = Head(auto_classes=("AutoModelForSequenceClassification",), labels=["a", "b"])
+    loaded = load(backbone, locate(backbone), head, seed=0)
 
     assert not any(layer.support_avx512bf16_for_cpu for layer in packed_layers(loaded.model))
 

@@ -11,7 +11,7 @@ import torch
 
 from cells import METHODS
 from peftkit import parts
-from peftkit.backbones import LoadedBackbone, families, load, locate, packed_layers
+from peftkit.backbones import Head, LoadedBackbone, families, load, locate, packed_layers
 from peftkit.errors import Unsupported
 from peftkit.settings import Backbone
 
@@ -33,10 +33,11 @@ def loaded(family: str, task: str, **options: Any) -> LoadedBackbone:
     cls = parts.load("task", task)
     backbone = Backbone(name=f"twin:{family}", **options)
     classes = [c for c in cls.auto_classes if c != "AutoModelForMaskedLM"]  # twins lack that head
-    return load(
-        backbone, locate(backbone), auto_classes=tuple(classes), labels=["a", "b"], seed=0,
-        inputs=cls.inputs, reads=cls.reads, new_output_layer=task == "translation",
+    head = Head(
+        auto_classes=tuple(classes), labels=["a", "b"], inputs=cls.inputs, reads=cls.reads,
+        new_output_layer=task == "translation",
     )  # fmt: skip
+    return load(backbone, locate(backbone), head, seed=0)
 
 
 def posed(task: str, **options: Any) -> Iterator[LoadedBackbone]:
