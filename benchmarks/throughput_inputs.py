@@ -118,7 +118,7 @@ def make_backbone(row: Row, folder: Path) -> None:
 
 def write_blocks(row: Row, vocabulary: int, folder: Path) -> list[list[int]]:
     """Write texts of as many words as a block has tokens; return the blocks in training order."""
-    from peftkit.train import batch_order
+    from peftkit.order import batch_order
 
     draw = np.random.default_rng(0)
     count = row.steps * row.batch_size

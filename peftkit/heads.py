@@ -41,6 +41,8 @@ class FeatureHead(nn.Module):
     def activation_checkpointing_enable(self, **_: Any) -> None:
         """Do nothing: there are no activations to recompute."""
 
+    gradient_checkpointing_enable = activation_checkpointing_enable  # its name until 5.17
+
 
 def feature_examples(features: Sequence[np.ndarray], labels: Sequence[Any]) -> list[dict[str, Any]]:
     """One example a row: `(hidden,)` and its target, or `(words, hidden)` and a class a word."""

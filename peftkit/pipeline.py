@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peftkit.predictors import Predictor
     from peftkit.recipe import Recipe
     from peftkit.tasks import Progress, TaskData
+    from peftkit.tasks._task import Predictions
 
 
 def run(
@@ -92,10 +93,9 @@ def run(
             memory_check="note" if force else "refuse",
         )  # fmt: skip
         meter = Meter()
-        with meter.phase("load"):
-            if recipe.method.needs_backbone:
-                bench.backbone  # noqa: B018  # loads on first use
         if recipe.method.needs_backbone:
+            with meter.phase("load"):
+                bench.backbone  # noqa: B018  # loads on first use
             remarks = recipe.task.remarks(data, bench.backbone)
             data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
         findings = warnings_of(bench, kept_in=features_folder)
@@ -108,27 +108,13 @@ def run(
         _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
         predictor.save(folder)
         if memory_profile:
-            if bench.trained and bench.trained.memory:
-                draw(bench.trained.memory, folder)
-            else:
-                bench.notes.append("no training step was counted, so there is no memory profile")
-        record = Record(
-            key=_key(recipe, bench, data),
-            recipe=recipe.to_dict(),
-            status="done",
-            metrics={"test": dict(metrics), "validation": dict(validation)},
+            _draw_memory(bench, folder)
+        record = _record(
+            bench,
             predictions=predictions,
-            history=bench.trained.history if bench.trained else [],
+            metrics={"test": dict(metrics), "validation": dict(validation)},
             costs=_costs(bench, meter, predictor, folder) | forgetting.costs(predictor),
-            data=_describe_data(data) | forgetting.text | {"checks": findings},
-            backbone=_describe_backbone(bench),
-            environment={
-                **environment(),
-                "threads": recipe.training.threads,
-                "precision": resolve_precision(recipe.training.precision),
-            },
-            notes=[*data.notes, *bench.notes, *(found["note"] for found in findings)],
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            more_of_data=forgetting.text | {"checks": findings},
         )
         if keep:
             _write_manifest(folder, record, data)
@@ -145,6 +131,43 @@ def _fit(bench: Workbench) -> Predictor:
         if bench.expected is not None and is_out_of_memory(error):
             error.add_note(f"Predicted: {in_words(bench.expected)}.")
         raise
+
+
+def _draw_memory(bench: Workbench, folder: Path) -> None:
+    if bench.trained and bench.trained.memory:
+        draw(bench.trained.memory, folder)
+    else:
+        bench.notes.append("no training step was counted, so there is no memory profile")
+
+
+def _record(
+    bench: Workbench,
+    *,
+    predictions: Predictions,
+    metrics: dict[str, dict[str, float]],
+    costs: dict[str, Any],
+    more_of_data: dict[str, Any],
+) -> Record:
+    """The record of a finished run."""
+    recipe, data = bench.recipe, bench.data
+    return Record(
+        key=_key(recipe, bench, data),
+        recipe=recipe.to_dict(),
+        status="done",
+        metrics=metrics,
+        predictions=predictions,
+        history=bench.trained.history if bench.trained else [],
+        costs=costs,
+        data=_describe_data(data) | more_of_data,
+        backbone=_describe_backbone(bench),
+        environment={
+            **environment(),
+            "threads": recipe.training.threads,
+            "precision": resolve_precision(recipe.training.precision),
+        },
+        notes=[*data.notes, *bench.notes, *(found["note"] for found in more_of_data["checks"])],
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _first_rows(data: TaskData, limit: int) -> TaskData:

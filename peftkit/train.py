@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from peftkit import checkpointing
 from peftkit.device import device, resolve_precision
 from peftkit.errors import Diverged, InvalidInput
 from peftkit.memory.watching import Counted, MemoryWatch, largest_batch
+from peftkit.order import order_of
 from peftkit.seeds import derive
 from peftkit.watch import Watch, last_whole_checkpoint
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from peftkit.tasks import Example, Progress
 
 LOG_POINTS = 25
-POOL_BATCHES = 50  # batches that are sorted by length together
 SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' plain one knows no warm-up
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -38,12 +39,6 @@ OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit",
     "lion": "lion_32bit",
 }
-# transformers 5.17 knows it by its older name alone, 5.23 warns of that one.
-CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in TrainingArguments.__dataclass_fields__
-)
 TOO_MUCH = 3.0  # times the first loss (or log of the number of classes) that counts as diverged
 
 
@@ -97,49 +92,6 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     memory: Counted | None = None
-
-
-def batch_order(
-    lengths: Sequence[int], *, num_batches: int, batch_size: int, order: str, seed: int
-) -> list[int]:
-    """Indices of the examples of all batches, one after the other.
-
-    Epochs follow each other without a gap: each is a permutation of its own, and every batch is
-    full. With order "length", the examples of 50 batches at a time are sorted by length, cut into
-    batches, and the batches shuffled, so that little padding is needed.
-
-    Args:
-        lengths: Tokens of each example.
-        num_batches: Forward passes in all.
-        batch_size: Examples in each.
-        order: "length" or "random".
-        seed: Of the recipe.
-    """
-    random = np.random.default_rng(derive(seed, "order"))
-    needed = num_batches * batch_size
-    epochs = math.ceil(needed / len(lengths))
-    stream = np.concatenate([random.permutation(len(lengths)) for _ in range(epochs)])[:needed]
-    if order == "random":
-        return [int(i) for i in stream]
-    size = np.asarray(lengths)
-    batches: list[np.ndarray] = []
-    for start in range(0, needed, POOL_BATCHES * batch_size):
-        pool = stream[start : start + POOL_BATCHES * batch_size]
-        pool = pool[np.argsort(size[pool], kind="stable")]
-        cut = np.split(pool, range(batch_size, len(pool), batch_size))
-        batches += [cut[i] for i in random.permutation(len(cut))]
-    return [int(i) for i in np.concatenate(batches)]
-
-
-def order_of(lengths: Sequence[int], training: Training, *, seed: int) -> list[int]:
-    """Indices of the examples of all batches of a run, as `batch_order` makes them."""
-    return batch_order(
-        lengths,
-        num_batches=training.num_steps(len(lengths)) * training.gradient_accumulation,
-        batch_size=training.batch_size,
-        order=training.order,
-        seed=seed,
-    )
 
 
 def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int,
@@ -224,13 +176,13 @@ def _check_end(losses: list[float]) -> None:
 def _arguments(
     training: Training, schedule: Schedule, num_steps: int, seed: int, learning_rate: float
 ) -> TrainingArguments:
-    checkpointing: dict[str, Any] = {CHECKPOINTING: training.gradient_checkpointing}
+    checkpointed: dict[str, Any] = {checkpointing.NAME: training.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(schedule.folder or Path.cwd()),
         max_steps=num_steps,
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
-        **checkpointing,
+        **checkpointed,
         learning_rate=learning_rate,
         lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=math.ceil(training.warmup * num_steps),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peftkit.evaluate import Collate
-    from peftkit.memory.forecast import Prediction
+    from peftkit.memory.prediction import Prediction
     from peftkit.methods import Method
     from peftkit.recipe import Recipe
     from peftkit.tasks import Example, Progress, TaskData

@@ -112,12 +112,12 @@ FAULTS = (
         "            bias.data = total\n", "            pass\n", only="bitfit",
     ),
     Fault(
-        "order of batches drawn from the global state", "peftkit/train.py",
+        "order of batches drawn from the global state", "peftkit/order.py",
         'np.random.default_rng(derive(seed, "order"))',
         "np.random.default_rng(np.random.randint(2**32))",
     ),
     Fault(
-        "every epoch in the same order", "peftkit/train.py",
+        "every epoch in the same order", "peftkit/order.py",
         "[random.permutation(len(lengths)) for _ in range(epochs)]",
         "[random.permutation(len(lengths))] * epochs",
         tests="tests/test_train.py", only="",

@@ -17,7 +17,6 @@ from peftkit.errors import InvalidInput, Unsupported
 from peftkit.flags import read_flags
 from peftkit.memory import pool
 from peftkit.memory.device_terms import DeviceTerms
-from peftkit.memory.forecast import Forecast, Prediction
 from peftkit.memory.plan import (
     PURE_BF16,
     Cell,
@@ -33,6 +32,7 @@ from peftkit.memory.plan import (
     recipe_of,
     refusal,
 )
+from peftkit.memory.prediction import Forecast, Prediction
 from peftkit.memory.timeline import Timeline
 from peftkit.plan_command import EXTRAS, make_request
 from peftkit.recipe import Recipe

@@ -19,9 +19,10 @@ from datasets import Dataset
 from torch import nn
 
 from peftkit.errors import Diverged, InvalidInput
+from peftkit.order import POOL_BATCHES, batch_order
 from peftkit.seeds import derive, seeded
 from peftkit.settings import Training
-from peftkit.train import POOL_BATCHES, Schedule, batch_order, train
+from peftkit.train import Schedule, train
 from peftkit.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("libraries")

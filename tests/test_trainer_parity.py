@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from peftkit.order import batch_order
 from peftkit.seeds import derive
-from peftkit.train import batch_order
 from peftkit.workbench import Workbench
 from toys import write_lines
 

@@ -14,7 +14,8 @@ from peftkit.cache import cache_folder
 from peftkit.device import device
 from peftkit.errors import DoesNotFit, Unsupported
 from peftkit.memory.device_terms import sources, terms_of
-from peftkit.memory.forecast import Forecast, Prediction, forecast_of
+from peftkit.memory.forecast import forecast_of
+from peftkit.memory.prediction import Forecast, Prediction
 from peftkit.memory.watching import largest_batch
 from peftkit.quantities import size_in_bytes
 
@@ -58,7 +59,7 @@ def _largest_of(
     bench: Workbench, rows: Sequence[Example], lengths: Sequence[int]
 ) -> dict[str, Any]:
     """The batch of the run that takes most, padded."""
-    from peftkit.train import order_of
+    from peftkit.order import order_of
 
     training = bench.recipe.training
     order = order_of(lengths, training, seed=bench.recipe.seed)
@@ -155,7 +156,7 @@ def free_bytes(bench: Workbench) -> int:
 def _kept_at(bench: Workbench, batch: Mapping[str, Any]) -> Path | None:
     """Where a prediction is kept; nowhere if a part of the recipe is somebody's own code."""
     from peftkit.environment import versions
-    from peftkit.memory.tracing import Outlined
+    from peftkit.memory.outlines import Outlined
 
     recipe, loaded = bench.recipe, bench.backbone
     body = recipe.to_dict()

@@ -18,7 +18,7 @@ from peftkit.overrides import parse_label
 from peftkit.recipe import Recipe
 
 if TYPE_CHECKING:
-    from peftkit.memory.forecast import Forecast
+    from peftkit.memory.prediction import Forecast
 
 Precision = Literal["bf16", "nf4", "int8", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

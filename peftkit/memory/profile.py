@@ -17,7 +17,7 @@ from peftkit.quantities import size_in_bytes
 from peftkit.record import write_atomically
 
 if TYPE_CHECKING:
-    from peftkit.memory.forecast import Prediction
+    from peftkit.memory.prediction import Prediction
     from peftkit.memory.watching import Counted
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.

@@ -48,8 +48,8 @@ from peftkit import parts
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.merging import fold
+from peftkit.order import batch_order
 from peftkit.seeds import seeded
-from peftkit.train import batch_order
 
 pytestmark = pytest.mark.usefixtures("libraries")
 Fitted = Any  # what the fixture `fitted` returns, see conftest.py

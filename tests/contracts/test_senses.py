@@ -40,8 +40,8 @@ from cells import (
 from peftkit.backbones import families
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.merging import fold
+from peftkit.order import batch_order
 from peftkit.seeds import seeded
-from peftkit.train import batch_order
 
 pytestmark = pytest.mark.usefixtures("libraries")
 Bench = Fitted = Any  # what the fixtures `bench_of` and `fitted` return, see conftest.py
