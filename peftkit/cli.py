@@ -36,6 +36,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
   peftkit report DIR                               the table again; table.md, table.csv and plots
+  peftkit verdict DIR|FILE.json                    no training, an adapter, or full fine-tuning?
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
   peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
@@ -235,6 +236,15 @@ def _report(argv: list[str]) -> int:
     return 0
 
 
+def _verdict(argv: list[str]) -> int:
+    from peftkit.verdict_command import VERDICT_USAGE, verdict_command
+
+    if _wants_help(argv, VERDICT_USAGE):
+        return 0
+    verdict_command(argv)
+    return 0
+
+
 def _evaluate(argv: list[str]) -> int:
     from peftkit.flags import read_flags
 
@@ -343,4 +353,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "run": run_command,
     "sequence": _sequence,
+    "verdict": _verdict,
 }

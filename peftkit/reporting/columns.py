@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from peftkit import quantities as q
 from peftkit.reporting.notes import footnotes, status_words
 from peftkit.reporting.summary import Row, Table
-from peftkit.study.statistics import Estimate
+from peftkit.statistics.estimates import Estimate
 
 Show = Callable[[Row], str]
 _INFERENCE = "inference_seconds_per_example"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from peftkit.quantities import PLUS_MINUS
 from peftkit.record import Record
 from peftkit.reporting.summary import FEWEST_FOR_TIES, Row, Table
-from peftkit.study.statistics import LEVEL
+from peftkit.statistics.estimates import LEVEL
 
 _SHOWN_VERSIONS = ("peftkit", "python", "torch", "transformers", "peft")
 _REASON_LENGTH = 200

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from peftkit.record import Record
 from peftkit.reporting.labels import part_class
-from peftkit.study.statistics import Estimate, crossed_estimate, seed_estimate
+from peftkit.statistics.estimates import Estimate, crossed_estimate, seed_estimate
 from peftkit.tasks.text_classification import TextClassification
 
 _SHARES = ("accuracy", "f1", "exact_match")
@@ -56,10 +56,10 @@ def metric_of(task: str, records: Sequence[Record]) -> Metric:
 
 def estimate_quality(records: Sequence[Record], metric: Metric) -> Estimate | None:
     """The metric over seeds and test items; None without records that have it."""
-    scores = _item_scores(records, metric)
+    scores = item_scores_of(records, metric)
     if scores is not None:
         return crossed_estimate(scores)
-    values = [value for r in records if (value := _value(r, metric)) is not None]
+    values = [value for r in records if (value := value_of(r, metric)) is not None]
     return seed_estimate(values) if values else None
 
 
@@ -70,13 +70,13 @@ def estimate_difference(
     second_by_seed = {record.seed: record for record in second}
     first = [record for record in first if record.seed in second_by_seed]
     second = [second_by_seed[record.seed] for record in first]
-    scores = _item_scores([*first, *second], metric)
+    scores = item_scores_of([*first, *second], metric)
     if scores is not None:
         return crossed_estimate(scores[: len(first)] - scores[len(first) :])
     gaps = [
         a - b
         for one, other in zip(first, second, strict=True)
-        if (a := _value(one, metric)) is not None and (b := _value(other, metric)) is not None
+        if (a := value_of(one, metric)) is not None and (b := value_of(other, metric)) is not None
     ]
     return seed_estimate(gaps) if gaps else None
 
@@ -85,19 +85,19 @@ def disagreeing(records: Sequence[Record], metric: Metric) -> list[str]:
     """Keys of records whose metric is not the one that their own predictions give."""
     wrong = []
     for record in records:
-        value, scores = _value(record, metric), _item_scores([record], metric)
+        value, scores = value_of(record, metric), item_scores_of([record], metric)
         if value is not None and scores is not None and abs(value - scores.mean()) > 1e-6:
             wrong.append(record.key)
     return wrong
 
 
-def _value(record: Record, metric: Metric) -> float | None:
+def value_of(record: Record, metric: Metric) -> float | None:
     """The metric of one run on the test split."""
     value = record.metrics.get("test", {}).get(metric.name)
     return None if value is None else float(value)
 
 
-def _item_scores(records: Sequence[Record], metric: Metric) -> NDArray[np.float64] | None:
+def item_scores_of(records: Sequence[Record], metric: Metric) -> NDArray[np.float64] | None:
     """Scores of shape (records, items) on the test items that all records have."""
     columns = []
     for record in records:

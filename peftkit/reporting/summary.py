@@ -6,8 +6,8 @@ differs in any of these goes to another table. Nothing is dropped: a run that di
 its row's `unfinished`.
 
 A row's `quality` is the mean of the task's metric with the crossed items x seeds error of
-`peftkit.study.statistics`; `versus_full` is the paired difference (method minus full fine-tuning)
-on the seeds and items that both have.
+`peftkit.statistics.estimates`; `versus_full` is the paired difference (method minus full
+fine-tuning) on the seeds and items that both have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from peftkit.reporting.pairing import (
     estimate_quality,
     metric_of,
 )
-from peftkit.study.statistics import Estimate
+from peftkit.statistics.estimates import Estimate
 
 FULL = "full"
 FEWEST_FOR_TIES = 3

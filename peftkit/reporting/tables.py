@@ -11,7 +11,7 @@ from peftkit.reporting import notes
 from peftkit.reporting.columns import Cell, Column, columns_of
 from peftkit.reporting.labels import RUNGS
 from peftkit.reporting.summary import Row, Table
-from peftkit.study.statistics import Estimate
+from peftkit.statistics.estimates import Estimate
 
 Line = dict[str, Any]
 

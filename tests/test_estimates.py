@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from peftkit.study.statistics import crossed_estimate, mean_squares, seed_estimate
+from peftkit.statistics.estimates import crossed_estimate, mean_squares, seed_estimate
 
 # Two seeds, three items. Means of seeds 2 and 3, of items 2, 2 and 3.5, of all 2.5.
 # Seeds: 3 (0.25 + 0.25) / 1 = 1.5. Items: 2 (0.25 + 0.25 + 1) / 2 = 1.5.

@@ -1,0 +1,101 @@
+"""Verdicts in a terminal, and as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table as Grid
+from rich.text import Text
+
+from peftkit.verdict import wording
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from peftkit.verdict import Verdict
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """Print the verdict, and at each size the comparisons that it rests on."""
+    results = verdict.results
+    console.print()
+    console.print(Text(results.name, style="bold"))
+    margin = f"{results.scale * verdict.margin:g} {results.unit}"
+    console.print(Text(f"margin {margin}; differences are {results.full} minus method", "dim"))
+    for decision in verdict.decisions:
+        console.print()
+        console.print(Text(wording.headline(verdict, decision), style="bold"))
+        if decision.comparisons:
+            console.print(_grid(verdict, decision.comparisons))
+        for comparison in decision.comparisons:
+            if needs := wording.needed(comparison.needs):
+                console.print(Text(f"  {comparison.method}: {needs}.", style="dim"))
+        if decision.missing:
+            named = ", ".join(decision.missing)
+            console.print(Text(f"No run in common with {results.full}: {named}.", "yellow"))
+    if verdict.crossovers:
+        console.print()
+    for method, found in verdict.crossovers.items():
+        console.print(Text(wording.crossing(method, found)))
+
+
+def _grid(verdict: Verdict, comparisons: Any) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("method")
+    grid.add_column(f"difference [{verdict.results.unit}]", justify="right")
+    grid.add_column("p not worse", justify="right")
+    grid.add_column("p full better", justify="right")
+    grid.add_column("seeds", justify="right")
+    grid.add_column("items", justify="right")
+    grid.add_column("shown")
+    for comparison in comparisons:
+        found = comparison.difference
+        grid.add_row(
+            comparison.method,
+            wording.difference(verdict, comparison),
+            wording.p_value(comparison.p_not_worse),
+            wording.p_value(comparison.p_full_better),
+            str(found.num_seeds),
+            str(found.num_items) if found.num_items else "-",
+            wording.standing(comparison),
+        )
+    return grid
+
+
+def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
+    """The verdict for programs; numbers are in the metric's own unit."""
+    return {
+        "name": verdict.results.name,
+        "margin": verdict.margin,
+        "full": verdict.results.full,
+        "decisions": [
+            {
+                "size": decision.size,
+                "verdict": decision.kind,
+                "method": decision.method,
+                "missing": list(decision.missing),
+                "comparisons": [
+                    {
+                        "method": c.method,
+                        "difference": c.difference.mean,
+                        "standard_error": c.difference.standard_error,
+                        "df": c.difference.df,
+                        "num_seeds": c.difference.num_seeds,
+                        "num_items": c.difference.num_items,
+                        "p_not_worse": c.p_not_worse,
+                        "p_full_better": c.p_full_better,
+                        "p_equivalent": c.p_equivalent,
+                        "needs": None if c.needs is None else dataclasses.asdict(c.needs),
+                    }
+                    for c in decision.comparisons
+                ],
+            }
+            for decision in verdict.decisions
+        ],
+        "crossovers": {
+            method: dataclasses.asdict(found) | {"answer": found.answer}
+            for method, found in verdict.crossovers.items()
+        },
+    }

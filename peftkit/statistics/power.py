@@ -1,0 +1,118 @@
+"""How often a study of so many seeds and test items decides, and how many it takes.
+
+    SE^2 = var_seeds / S + var_items / I + var_rest / (S I)
+
+with the components of the paired difference that the crossed layout estimates. A one-sided t test
+of level alpha decides with the probability that a noncentral t exceeds its threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scipy import stats
+
+from peftkit.statistics.estimates import mean_squares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 100
+MOST_ITEMS = 100_000
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of one value of a paired difference: of seeds, of items, and what is left."""
+
+    seeds: float
+    items: float
+    rest: float
+
+    def standard_error(self, num_seeds: int, num_items: int) -> float:
+        """Standard error of the mean; at least 1 / (I + 2), as in `crossed_estimate`."""
+        seeds, items = self.seeds / num_seeds, self.items / num_items
+        variance = seeds + items + self.rest / (num_seeds * num_items)
+        return max(math.sqrt(variance), 1 / (num_items + 2))
+
+    def df(self, num_seeds: int, num_items: int) -> float:
+        """Degrees of freedom of the mean, from the mean squares that are expected."""
+        s, i = num_seeds, num_items
+        of_seeds, of_items = self.rest + i * self.seeds, self.rest + s * self.items
+        scaled = of_seeds + of_items - self.rest
+        spread = of_seeds**2 / (s - 1) + of_items**2 / (i - 1) + self.rest**2 / ((s - 1) * (i - 1))
+        return max(scaled**2 / spread if spread > 0 else math.inf, float(min(s, i) - 1))
+
+
+def components(values: ArrayLike) -> Components:
+    """Variance components of `values` of shape (S, I), S at least 2; none below 0.
+
+    Raises:
+        ValueError: There are fewer than two seeds or items.
+    """
+    square = mean_squares(values)
+    shape = getattr(values, "shape", None) or (len(values), len(values[0]))  # type: ignore[arg-type, index]
+    num_seeds, num_items = shape
+    if num_seeds < 2:
+        raise ValueError("one seed tells nothing of how seeds differ")
+    return Components(
+        seeds=max(square.seeds - square.rest, 0.0) / num_items,
+        items=max(square.items - square.rest, 0.0) / num_seeds,
+        rest=square.rest,
+    )
+
+
+def power(
+    spread: Components, distance: float, num_seeds: int, num_items: int, *, alpha: float = ALPHA
+) -> float:
+    """Probability that a one-sided test of level alpha decides.
+
+    Args:
+        spread: Of the paired difference.
+        distance: Between the true difference and the margin, above 0, in the metric's unit.
+        num_seeds: At least 2.
+        num_items: Test items.
+        alpha: Level.
+    """
+    df = spread.df(num_seeds, num_items)
+    away = abs(distance) / spread.standard_error(num_seeds, num_items)
+    if df > 1e6:  # where scipy's noncentral t gives up, it is normal
+        return float(stats.norm.sf(stats.norm.isf(alpha) - away))
+    return float(stats.nct.sf(stats.t.isf(alpha, df), df, away))
+
+
+def seeds_needed(
+    spread: Components, distance: float, num_items: int, *, alpha: float = ALPHA
+) -> int | None:
+    """The fewest seeds that decide with probability 0.8; None: not even a hundred do."""
+    return _fewest(
+        lambda seeds: power(spread, distance, seeds, num_items, alpha=alpha), 2, MOST_SEEDS
+    )
+
+
+def items_needed(
+    spread: Components, distance: float, num_seeds: int, *, alpha: float = ALPHA
+) -> int | None:
+    """The fewest test items that decide with probability 0.8; None: not even 100,000 do."""
+    return _fewest(
+        lambda items: power(spread, distance, num_seeds, items, alpha=alpha), 2, MOST_ITEMS
+    )
+
+
+def _fewest(decides: Callable[[int], float], low: int, high: int) -> int | None:
+    """The least number from `low` to `high` that decides often enough, as more of it helps."""
+    if decides(high) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if decides(middle) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low

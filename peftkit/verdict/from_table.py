@@ -1,0 +1,58 @@
+"""Results per item from the records of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peftkit.reporting.notes import heading
+from peftkit.reporting.pairing import item_scores_of, value_of
+from peftkit.verdict.results import Results
+
+if TYPE_CHECKING:
+    from peftkit.reporting.summary import Row, Table
+
+CHEAPER = ("none", "head", "parameter-efficient", "partial")
+"""Rungs below full fine-tuning; references and retraining are no way of adapting for less."""
+
+
+def results_of(table: Table) -> Results | None:
+    """What a verdict on a table rests on; None: nothing in it can be compared with full.
+
+    Scores are of the test items that all runs have; where the metric is no mean over items, of the
+    whole test set.
+    """
+    rows = [row for row in table.rows if row.done and row.rung in (*CHEAPER, "full")]
+    full = _full(rows)
+    cheaper = {row.method for row in rows if row.rung in CHEAPER}
+    ladder = tuple(method for method in table.methods if method in cheaper)
+    if full is None or not ladder:
+        return None
+    rows = [row for row in rows if row.method in (*ladder, full)]
+    records = [record for row in rows for record in row.done]
+    items = item_scores_of(records, table.metric)
+    if items is None:
+        values = [value_of(record, table.metric) for record in records]
+        items = np.array([[np.nan if value is None else value] for value in values])
+    by_key = dict(zip([r.key for r in records], items * table.metric.direction, strict=True))
+    return Results(
+        scores={
+            (row.method, row.size): {
+                r.seed: by_key[r.key] for r in row.done if np.isfinite(by_key[r.key]).all()
+            }
+            for row in rows
+        },
+        full=full,
+        ladder=ladder,
+        untrained=frozenset(row.method for row in rows if row.rung == "none"),
+        scale=table.metric.scale,
+        unit="points" if table.metric.is_share else table.metric.name,
+        name=heading(table),
+    )
+
+
+def _full(rows: list[Row]) -> str | None:
+    """Label of full fine-tuning: the plain one where there are variants."""
+    labels = [row.method for row in rows if row.rung == "full"]
+    return "full" if "full" in labels else next(iter(labels), None)

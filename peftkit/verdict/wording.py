@@ -1,0 +1,81 @@
+"""A verdict in sentences, every number of which was computed from the results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftkit.quantities import PLUS_MINUS
+from peftkit.verdict.deciding import FEWEST_SEEDS
+
+if TYPE_CHECKING:
+    from peftkit.statistics.crossover import Crossover
+    from peftkit.verdict.deciding import Comparison, Decision, Needs, Verdict
+
+
+def headline(verdict: Verdict, decision: Decision) -> str:
+    """The verdict at one size."""
+    said: str = decision.kind
+    if decision.method is not None:
+        said += f": {decision.method}"
+    if decision.kind == "undecided" and 0 < decision.num_seeds < FEWEST_SEEDS:
+        said += f" (a verdict needs at least {FEWEST_SEEDS} seeds, there are {decision.num_seeds})"
+    if not decision.comparisons:
+        said += " (nothing to compare full fine-tuning with)"
+    return f"{decision.size:,} examples: {said}"
+
+
+def difference(verdict: Verdict, comparison: Comparison) -> str:
+    """`-0.31 +- 0.82`: full minus method with its 95 % interval, in the unit shown."""
+    scale, found = verdict.results.scale, comparison.difference
+    half = found.half_width()
+    if half != half:
+        return f"{scale * found.mean:+.2f}"
+    return f"{scale * found.mean:+.2f} {PLUS_MINUS} {scale * half:.2f}"
+
+
+def standing(comparison: Comparison) -> str:
+    """What is shown of a method."""
+    if comparison.is_equivalent:
+        return "as good as full"
+    if comparison.is_not_worse:
+        return "not worse than full"
+    return "worse than full" if comparison.full_is_better else "open"
+
+
+def p_value(p: float) -> str:
+    """`.023`, `<.001`."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def needed(needs: Needs | None) -> str:
+    """What would decide, for people; empty where nothing was worked out."""
+    if needs is None:
+        return ""
+    claim = "that it is not worse" if needs.claim == "not worse" else "that full is better"
+    seeds = f"{needs.seeds:,} seeds" if needs.seeds else ""
+    items = f"{needs.items:,} test items" if needs.items else ""
+    ways = " or ".join(way for way in (seeds, items) if way)
+    if not ways:
+        ways = "neither 100 seeds nor 100,000 test items, but more of both,"
+    return f"{ways} would show {claim} (power now {needs.power:.0%})"
+
+
+def crossing(method: str, found: Crossover) -> str:
+    """From how much data on full is better than a method by the margin."""
+    share = f"{found.level:.0%} set"
+    if found.answer == "not reached":
+        said = f"not within the range measured (up to {found.largest:,.0f} examples, {share})"
+    elif found.answer == "from the smallest":
+        said = f"already at the smallest size measured ({found.smallest:,.0f} examples, {share})"
+    else:
+        low = "-" if found.lower is None else f"{found.lower:,.0f}"
+        high = "-" if found.upper is None else f"{found.upper:,.0f}"
+        ends = {
+            (True, True): f"between {low} and {high}",
+            (True, False): f"above {low}, no upper end",
+            (False, True): f"below {high}, no lower end",
+            (False, False): "anywhere or nowhere: the evidence excludes no size",
+        }[found.lower is not None, found.upper is not None]
+        best = f", estimated at {found.estimate:,.0f}" if found.estimate else ""
+        said = f"{ends}{best} ({share})"
+    return f"full better than {method} by the margin from: {said}"

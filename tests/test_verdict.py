@@ -1,0 +1,273 @@
+"""The verdict: its rules, what it reads, and what it says of studies whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peftkit.cli import main
+from peftkit.errors import InvalidInput
+from peftkit.statistics.estimates import Estimate
+from peftkit.verdict import Comparison, Results, decide, read_results
+from peftkit.verdict.deciding import judge
+from peftkit.verdict.shares import compare_shares, read_peft_suite
+
+ITEMS = 1500
+
+
+def answers(accuracy: float, seed: int, *, method: int, seeds_spread: float = 0.002) -> Any:
+    """Right or wrong on items whose difficulty all methods share."""
+    difficulty = np.random.default_rng(7).random(ITEMS)
+    random = np.random.default_rng([seed, method])
+    level = accuracy + seeds_spread * random.normal()
+    own = 0.04 * random.normal(size=ITEMS)
+    return (difficulty + own < level).astype(float)
+
+
+def study(
+    gaps: dict[str, dict[int, float]], *, seeds: int = 4, untrained: frozenset[str] = frozenset()
+) -> Results:
+    """Full fine-tuning at 80 %, and methods that lie so far below it, by size."""
+    sizes = sorted({size for by_size in gaps.values() for size in by_size})
+    scores: dict[tuple[str, int], Any] = {}
+    for size in sizes:
+        scores["full", size] = {s: answers(0.8, s, method=size) for s in range(seeds)}
+        for number, (method, by_size) in enumerate(gaps.items(), start=1):
+            if size in by_size:
+                scores[method, size] = {
+                    s: answers(0.8 - by_size[size], s, method=size + number) for s in range(seeds)
+                }
+    return Results(scores=scores, full="full", ladder=tuple(gaps), untrained=untrained)
+
+
+# ---- the rules
+
+
+def comparison(method: str, *, not_worse: float, better: float, seeds: int = 3) -> Comparison:
+    difference = Estimate(0.0, 0.01, 5.0, seeds, 100)
+    return Comparison(
+        method=method, difference=difference, p_not_worse=not_worse, p_full_better=better,
+        p_equivalent=1.0,
+    )  # fmt: skip
+
+
+WORSE = {"not_worse": 0.99, "better": 0.01}
+ENOUGH = {"not_worse": 0.01, "better": 0.99}
+OPEN = {"not_worse": 0.4, "better": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("standings", "kind", "method"),
+    [
+        ([ENOUGH, ENOUGH], "no training needed", "none"),
+        ([WORSE, ENOUGH], "an adapter suffices", "lora"),
+        ([OPEN, ENOUGH], "an adapter suffices", "lora"),
+        ([WORSE, WORSE], "full is warranted", None),
+        ([WORSE, OPEN], "undecided", None),
+        ([OPEN, WORSE], "undecided", None),
+    ],
+)
+def test_the_cheapest_that_suffices_is_named(
+    standings: list[dict[str, float]], kind: str, method: str | None
+) -> None:
+    found = [comparison(m, **each) for m, each in zip(("none", "lora"), standings, strict=True)]
+
+    assert judge(found, frozenset({"none"})) == (kind, method)
+
+
+def test_two_seeds_decide_nothing() -> None:
+    found = [comparison("lora", **ENOUGH, seeds=2)]
+
+    assert judge(found, frozenset()) == ("undecided", None)
+    assert judge([], frozenset()) == ("undecided", None)
+
+
+def test_a_study_with_a_crossover_gives_each_size_its_verdict() -> None:
+    gaps = {
+        "none": {64: 0.10, 512: 0.20, 4096: 0.30},
+        "lora": {64: -0.01, 512: 0.0, 4096: 0.08},
+    }
+    found = decide(study(gaps, untrained=frozenset({"none"})), 0.02)
+
+    assert [d.kind for d in found.decisions] == [
+        "an adapter suffices", "an adapter suffices", "full is warranted",
+    ]  # fmt: skip
+    assert [d.method for d in found.decisions] == ["lora", "lora", None]
+    assert found.crossovers["none"].answer == "from the smallest"
+    crossing = found.crossovers["lora"]
+    assert crossing.lower is not None
+    assert crossing.lower >= 64
+    assert crossing.holds(1000)
+    assert found.final is found.decisions[-1]
+
+
+def test_where_nothing_has_to_be_learned_no_training_is_needed() -> None:
+    gaps = {"none": {64: 0.0}, "lora": {64: 0.0}}
+    found = decide(study(gaps, untrained=frozenset({"none"})), 0.02)
+
+    assert (found.decisions[0].kind, found.decisions[0].method) == ("no training needed", "none")
+    assert found.crossovers == {}
+
+
+def test_an_open_comparison_says_what_would_decide_it() -> None:
+    found = decide(study({"lora": {64: 0.006}}, seeds=3), 0.01)
+    needs = found.decisions[0].comparisons[0].needs
+
+    assert found.decisions[0].kind == "undecided"
+    assert needs is not None
+    assert needs.power < 0.8
+    assert needs.seeds is None or needs.seeds > 3
+    assert needs.items is None or needs.items > ITEMS
+
+
+def test_a_method_without_runs_in_common_is_named_and_nothing_else() -> None:
+    results = study({"lora": {64: 0.0}})
+    scores = {**results.scores, ("bitfit", 64): {9: answers(0.8, 9, method=5)}}
+    found = decide(Results(scores=scores, full="full", ladder=("bitfit", "lora")), 0.02)
+
+    assert found.decisions[0].missing == ("bitfit",)
+    assert found.decisions[0].method == "lora"
+
+
+def test_a_metric_without_items_is_judged_by_its_seeds() -> None:
+    scores = {
+        ("full", 8): {s: np.array([0.50 + 0.001 * s]) for s in range(5)},
+        ("lora", 8): {s: np.array([0.50 - 0.001 * s]) for s in range(5)},
+    }
+    found = decide(Results(scores=scores, full="full", ladder=("lora",)), 0.02).decisions[0]
+
+    assert found.kind == "an adapter suffices"
+    assert found.comparisons[0].difference.sources == "seeds"
+
+
+# ---- results per item from any harness
+
+
+def write(path: Path, **changes: Any) -> Path:
+    cells = [
+        {"method": m, "size": 64, "seed": s,
+         "correct": [int(x) for x in answers(0.8, s, method=n)]}
+        for n, m in enumerate(("lora", "full")) for s in range(3)
+    ]  # fmt: skip
+    body = {"items": ITEMS, "cells": cells, **changes}
+    path.write_text(json.dumps(body), encoding="utf-8")
+    return path
+
+
+def test_results_are_read_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "results.json")
+    found = read_results(path)
+
+    assert found.ladder == ("lora",)
+    assert found.difference("lora", 64).shape == (3, ITEMS)
+    assert main(["verdict", str(path), "--margin", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "an adapter suffices: lora" in printed
+    assert main(["verdict", str(path), "--margin", "2", "--json"]) == 0
+    (body,) = json.loads(capsys.readouterr().out)
+    assert body["decisions"][0]["verdict"] == "an adapter suffices"
+    assert body["decisions"][0]["comparisons"][0]["num_items"] == ITEMS
+
+
+def test_scores_may_be_losses(tmp_path: Path) -> None:
+    cells = [
+        {"method": m, "size": 8, "seed": s, "scores": [level + 0.1 * s, level]}
+        for m, level in (("lora", 1.0), ("full", 3.0)) for s in range(3)
+    ]  # fmt: skip
+    path = write(tmp_path / "r.json", items=["a", "b"], cells=cells, higher_is_better=False)
+    found = read_results(path)
+
+    assert found.scale == 1.0
+    assert found.difference("lora", 8) == pytest.approx(np.full((3, 2), -2.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"items": 7}, "7 finite numbers"),
+        ({"items": None}, "how many test items"),
+        ({"cells": []}, "holds no cells"),
+        ({"full": "everything"}, "no runs of full fine-tuning"),
+        ({"methods": ["lora"]}, "not those of its cells"),
+        ({"cells": [{"method": "lora", "size": 64, "seed": 0, "correct": [2] * ITEMS}]},
+         "neither right nor wrong"),
+        ({"cells": [{"method": "lora", "size": 64, "seed": "0", "correct": [1] * ITEMS}]},
+         "cell 0 of .* has no seed"),
+        ({"cells": [{"method": "full", "size": 64, "seed": 0, "correct": [1] * ITEMS}] * 2},
+         "cell 1 of .* repeats"),
+        ({"cells": [{"method": "full", "size": 0, "seed": 0, "correct": [1] * ITEMS}]},
+         "has no size"),
+        ({"cells": ["full"]}, "is no object"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read_results(write(tmp_path / "r.json", **changes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "folder or file is missing"),
+        (["nowhere"], "no records in nowhere"),
+        (["r.json", "--margin", "0"], "margin is nothing to test"),
+        (["r.json", "--size", "3"], "--size"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "r.json")
+
+    assert main(["verdict", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_metric_without_a_known_margin_asks_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [{"method": m, "size": 8, "seed": 0, "scores": [1.0, 2.0]} for m in ("lora", "full")]
+    path = write(tmp_path / "r.json", items=2, cells=cells)
+
+    assert main(["verdict", str(path)]) == 2
+    assert "add --margin" in capsys.readouterr().err
+
+
+# ---- published shares
+
+
+def test_published_shares_are_compared_unpaired() -> None:
+    shares = {"full": 0.5, "same": 0.5, "far": 0.3, "near": 0.46}
+    found = {each.method: each for each in compare_shares(shares, "full", 1319)}
+
+    # z = .04 / sqrt((.46 x .54 + .25) / 1319) = 2.057, two-sided .0397; times 2 after Holm.
+    assert found["near"].p == pytest.approx(0.0397, abs=2e-4)
+    assert found["near"].standing(adjusted=False) == "worse"
+    assert found["near"].standing(adjusted=True) == "indistinguishable"
+    assert found["far"].standing(adjusted=True) == "worse"
+    assert found["same"].p == 1.0
+    with pytest.raises(InvalidInput, match="no run of full"):
+        compare_shares(shares, "everything", 1319)
+
+
+def test_results_of_pefts_suite_are_imported(tmp_path: Path) -> None:
+    def result(name: str, status: str, accuracy: float) -> None:
+        body = {
+            "run_info": {"experiment_name": name},
+            "train_info": {"status": status, "metrics": [{"step": 1}, {"test accuracy": accuracy}]},
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(body))
+
+    result("lora", "success", 0.4)
+    result("broken", "failed", 0.0)
+    (tmp_path / "other.json").write_text("[]")
+
+    assert read_peft_suite(tmp_path) == {"lora": 0.4}
+    with pytest.raises(InvalidInput, match="no results"):
+        read_peft_suite(tmp_path / "nowhere")
