@@ -34,6 +34,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit plan --backbone NAME --gpu 24GiB         what fits on a GPU, and how, without one
   peftkit run --method NAME --task NAME --out DIR  train, evaluate and save one recipe
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
+  peftkit study [FILE.yaml] [--out DIR]            the same with tuned rates, seeds and a verdict
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
   peftkit report DIR                               the table again; table.md, table.csv and plots
   peftkit verdict DIR|FILE.json                    no training, an adapter, or full fine-tuning?
@@ -215,6 +216,17 @@ peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--o
 """
 
 
+def _study(argv: list[str]) -> int:
+    from peftkit.environment import quiet_libraries
+    from peftkit.study_command import STUDY_USAGE, study_command
+
+    if _wants_help(argv, STUDY_USAGE, recipe=True):
+        return 0
+    quiet_libraries()
+    study_command(argv)
+    return 0
+
+
 def _sequence(argv: list[str]) -> int:
     from peftkit.environment import quiet_libraries
     from peftkit.sequence_command import USAGE, sequence_command
@@ -353,5 +365,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "run": run_command,
     "sequence": _sequence,
+    "study": _study,
     "verdict": _verdict,
 }

@@ -58,14 +58,14 @@ def _comparison(changes: dict[str, Any], own: dict[str, Any]) -> Comparison:
     if "task.data" in changes and isinstance(body["task"], str):  # most tasks cannot be without it
         body["task"] = {"name": body["task"], "data": changes.pop("task.data")}
     if "seeds" in own:
-        own["seeds"] = _seeds(own["seeds"])
+        own["seeds"] = seeds_of(own["seeds"])
     if "sizes" in own:
-        own["sizes"] = [_size(size) for size in own["sizes"]]
+        own["sizes"] = [size_of(size) for size in own["sizes"]]
     return Comparison(**{"methods": LADDER, "out": OUT, **own}, options=changes, **body)
 
 
-def _seeds(text: str) -> int | list[int]:
-    """`3` is how many, `0,4,7` are which, and `4,` is the one."""
+def seeds_of(text: str) -> int | list[int]:
+    """Read seeds: `3` is how many, `0,4,7` are which, and `4,` is the one."""
     try:
         listed = [int(seed) for seed in text.split(",") if seed.strip()]
         return listed if "," in text else int(text)
@@ -75,7 +75,8 @@ def _seeds(text: str) -> int | list[int]:
         ) from None
 
 
-def _size(text: str) -> Any:
+def size_of(text: str) -> Any:
+    """Read a size: a number of examples, or `all`."""
     if text == "all":
         return text
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
-from peftkit.verdict import Results, decide, read_results
+from peftkit.verdict import DESIGN_FILE, Look, Results, decide, read_results
 
 if TYPE_CHECKING:
     from peftkit.verdict import Verdict
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 VERDICT_USAGE = """\
 peftkit verdict DIR|FILE.json [--margin 1] [--json]
 
-  DIR          the records of `peftkit compare`
+  DIR          the records of `peftkit study` or `peftkit compare`
   FILE.json    scores of every test item, from any harness:
                {"items": 3, "cells": [{"method", "size", "seed", "correct": [0, 1, 1]}, ...]}
   --margin M   by how much full fine-tuning has to be better for it to count: in points where the
-               metric is a share (default 1), else in the metric's own unit (no default)
+               metric is a share (default 1, or the study's), else in its own unit (no default)
   --json       the verdict as JSON
 """
 POINT = 1.0
@@ -33,13 +33,26 @@ def verdict_command(argv: list[str]) -> None:
     changes, own = read_flags(argv[1:], extras={"margin": float, "json": bool})
     for name in changes:
         raise UnknownName("option", f"--{name}", ["--margin", "--json"])
-    verdicts = [decide(found, _margin(found, own)) for found in _results(Path(argv[0]))]
+    path = Path(argv[0])
+    design = _design(path)
+    looks = [Look(**look) for look in design.get("looks", ())]
+    asked = {"margin": design["margin"], **own} if "margin" in design else own
+    verdicts = [decide(found, _margin(found, asked), looks=looks) for found in _results(path)]
     if own.get("json"):
         from peftkit.reporting.verdicts import verdict_as_data
 
         print(json.dumps([verdict_as_data(verdict) for verdict in verdicts], indent=2))
     else:
         _print(verdicts)
+
+
+def _design(folder: Path) -> dict[str, Any]:
+    """What `peftkit study` was asked for, if the folder is one of its."""
+    path = folder / DESIGN_FILE
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _results(path: Path) -> list[Results]:

@@ -12,7 +12,7 @@ import pytest
 from peftkit.cli import main
 from peftkit.errors import InvalidInput
 from peftkit.statistics.estimates import Estimate
-from peftkit.verdict import Comparison, Results, decide, read_results
+from peftkit.verdict import Contrast, Results, decide, read_results
 from peftkit.verdict.deciding import judge
 from peftkit.verdict.shares import compare_shares, read_peft_suite
 
@@ -47,9 +47,9 @@ def study(
 # ---- the rules
 
 
-def comparison(method: str, *, not_worse: float, better: float, seeds: int = 3) -> Comparison:
+def contrast(method: str, *, not_worse: float, better: float, seeds: int = 3) -> Contrast:
     difference = Estimate(0.0, 0.01, 5.0, seeds, 100)
-    return Comparison(
+    return Contrast(
         method=method, difference=difference, p_not_worse=not_worse, p_full_better=better,
         p_equivalent=1.0,
     )  # fmt: skip
@@ -74,13 +74,13 @@ OPEN = {"not_worse": 0.4, "better": 0.4}
 def test_the_cheapest_that_suffices_is_named(
     standings: list[dict[str, float]], kind: str, method: str | None
 ) -> None:
-    found = [comparison(m, **each) for m, each in zip(("none", "lora"), standings, strict=True)]
+    found = [contrast(m, **each) for m, each in zip(("none", "lora"), standings, strict=True)]
 
     assert judge(found, frozenset({"none"})) == (kind, method)
 
 
 def test_two_seeds_decide_nothing() -> None:
-    found = [comparison("lora", **ENOUGH, seeds=2)]
+    found = [contrast("lora", **ENOUGH, seeds=2)]
 
     assert judge(found, frozenset()) == ("undecided", None)
     assert judge([], frozenset()) == ("undecided", None)
@@ -115,7 +115,7 @@ def test_where_nothing_has_to_be_learned_no_training_is_needed() -> None:
 
 def test_an_open_comparison_says_what_would_decide_it() -> None:
     found = decide(study({"lora": {64: 0.006}}, seeds=3), 0.01)
-    needs = found.decisions[0].comparisons[0].needs
+    needs = found.decisions[0].contrasts[0].needs
 
     assert found.decisions[0].kind == "undecided"
     assert needs is not None
@@ -141,7 +141,7 @@ def test_a_metric_without_items_is_judged_by_its_seeds() -> None:
     found = decide(Results(scores=scores, full="full", ladder=("lora",)), 0.02).decisions[0]
 
     assert found.kind == "an adapter suffices"
-    assert found.comparisons[0].difference.sources == "seeds"
+    assert found.contrasts[0].difference.sources == "seeds"
 
 
 # ---- results per item from any harness
@@ -170,7 +170,7 @@ def test_results_are_read_and_judged(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["verdict", str(path), "--margin", "2", "--json"]) == 0
     (body,) = json.loads(capsys.readouterr().out)
     assert body["decisions"][0]["verdict"] == "an adapter suffices"
-    assert body["decisions"][0]["comparisons"][0]["num_items"] == ITEMS
+    assert body["decisions"][0]["contrasts"][0]["num_items"] == ITEMS
 
 
 def test_scores_may_be_losses(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Print the verdict, and at each size the comparisons that it rests on."""
+    """Print the verdict, and at each size the contrasts that it rests on."""
     results = verdict.results
     console.print()
     console.print(Text(results.name, style="bold"))
@@ -27,11 +27,11 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     for decision in verdict.decisions:
         console.print()
         console.print(Text(wording.headline(verdict, decision), style="bold"))
-        if decision.comparisons:
-            console.print(_grid(verdict, decision.comparisons))
-        for comparison in decision.comparisons:
-            if needs := wording.needed(comparison.needs):
-                console.print(Text(f"  {comparison.method}: {needs}.", style="dim"))
+        if decision.contrasts:
+            console.print(_grid(verdict, decision.contrasts))
+        for contrast in decision.contrasts:
+            if needs := wording.needed(contrast.needs):
+                console.print(Text(f"  {contrast.method}: {needs}.", style="dim"))
         if decision.missing:
             named = ", ".join(decision.missing)
             console.print(Text(f"No run in common with {results.full}: {named}.", "yellow"))
@@ -41,7 +41,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         console.print(Text(wording.crossing(method, found)))
 
 
-def _grid(verdict: Verdict, comparisons: Any) -> Grid:
+def _grid(verdict: Verdict, contrasts: Any) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("method")
     grid.add_column(f"difference [{verdict.results.unit}]", justify="right")
@@ -50,16 +50,16 @@ def _grid(verdict: Verdict, comparisons: Any) -> Grid:
     grid.add_column("seeds", justify="right")
     grid.add_column("items", justify="right")
     grid.add_column("shown")
-    for comparison in comparisons:
-        found = comparison.difference
+    for contrast in contrasts:
+        found = contrast.difference
         grid.add_row(
-            comparison.method,
-            wording.difference(verdict, comparison),
-            wording.p_value(comparison.p_not_worse),
-            wording.p_value(comparison.p_full_better),
+            contrast.method,
+            wording.difference(verdict, contrast),
+            wording.p_value(contrast.p_not_worse),
+            wording.p_value(contrast.p_full_better),
             str(found.num_seeds),
             str(found.num_items) if found.num_items else "-",
-            wording.standing(comparison),
+            wording.standing(contrast),
         )
     return grid
 
@@ -76,7 +76,7 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
                 "verdict": decision.kind,
                 "method": decision.method,
                 "missing": list(decision.missing),
-                "comparisons": [
+                "contrasts": [
                     {
                         "method": c.method,
                         "difference": c.difference.mean,
@@ -89,7 +89,7 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
                         "p_equivalent": c.p_equivalent,
                         "needs": None if c.needs is None else dataclasses.asdict(c.needs),
                     }
-                    for c in decision.comparisons
+                    for c in decision.contrasts
                 ],
             }
             for decision in verdict.decisions

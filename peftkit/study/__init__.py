@@ -7,6 +7,7 @@ from peftkit.study.execution import Interrupted
 from peftkit.study.folder import FolderUnwritable
 from peftkit.study.grid import GridCell
 from peftkit.study.planning import Plan
+from peftkit.study.study import Study
 
 __all__ = [
     "Comparison",
@@ -14,5 +15,6 @@ __all__ = [
     "GridCell",
     "Interrupted",
     "Plan",
+    "Study",
     "compare",
 ]

@@ -7,11 +7,8 @@ again goes on where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,25 +16,15 @@ from typing import Any, Literal, get_args
 from peftkit.errors import InvalidInput
 from peftkit.recipe import Backbone, Recipe, Training
 from peftkit.record import Record
-from peftkit.study import grid, machine
-from peftkit.study.display import make_display
-from peftkit.study.execution import Execution, Interrupted
+from peftkit.study import grid
 from peftkit.study.folder import StudyFolder
 from peftkit.study.grid import Facts
 from peftkit.study.inputs import Inputs
-from peftkit.study.lock import folder_lock
 from peftkit.study.models import KeepWeights
 from peftkit.study.planning import Plan, make_plan
-from peftkit.study.workers import HEAVY_MODULES, start_server
+from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
 from peftkit.tasks._task import Task
 
-RUN_CELL = "peftkit.study.cell:run_cell"
-_PRELOAD = (
-    *HEAVY_MODULES,
-    "transformers.models.bert.modeling_bert",
-    "peftkit.pipeline",
-    "peftkit.memory.expecting",
-)
 _OWN = {"task.size": "sizes", "task.label_noise": "noises", "seed": "seeds", "method": "methods"}
 
 
@@ -103,7 +90,7 @@ class Comparison:
         *,
         function: str = RUN_CELL,
         facts: Callable[[Recipe], Facts] | None = None,
-        preload: Sequence[str] = _PRELOAD,
+        preload: Sequence[str] = PRELOAD,
         quiet: bool = False,
     ) -> list[Record]:
         """Run the cells that have no settled record yet, and return the records of all.
@@ -114,19 +101,17 @@ class Comparison:
             preload: Modules that workers find imported.
             quiet: Show no progress on stderr.
         """
-        folder = StudyFolder(self.out)
-        folder.make()
-        with _terminable(), folder_lock(folder.path), make_display(quiet=quiet) as display:
-            if cleaned := folder.clean():
-                display.message(
-                    f"removed {cleaned} half-made files of a comparison that was killed"
-                )
-            if folder.num_records() < len(self.recipes) and not machine.visible_devices():
-                start_server(preload=preload)  # it imports while this process reads the data
-            display.message("reading data and weights")
-            plan = self.plan(facts=facts or Inputs(display.preparing))
-            Execution(plan, display, self.keep_weights, force=self.force).run(function, preload)
-            return [Record.read(folder.record(cell.key)) for cell in plan.cells]
+        return run_recipes(
+            self.recipes,
+            out=self.out,
+            workers=self.workers,
+            keep_weights=self.keep_weights,
+            force=self.force,
+            function=function,
+            facts=facts,
+            preload=preload,
+            quiet=quiet,
+        )
 
     def _base(self, method: str) -> Recipe:
         recipe = Recipe(
@@ -198,23 +183,6 @@ def compare(
         force=force,
     )
     return comparison.run(quiet=quiet)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end things as orderly as Ctrl-C does (in the main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise Interrupted("stopped by SIGTERM", number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _listed(values: Any) -> list[Any]:

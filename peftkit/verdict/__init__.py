@@ -1,13 +1,28 @@
 """From scores per item to a verdict: is training needed, or is an adapter enough, or neither?"""
 
-from peftkit.verdict.deciding import Comparison, Decision, Kind, Needs, Verdict, decide
+from peftkit.verdict.deciding import (
+    LOOKS,
+    Contrast,
+    Decision,
+    Kind,
+    Look,
+    Needs,
+    Verdict,
+    decide,
+)
 from peftkit.verdict.reading import read_results
 from peftkit.verdict.results import Results
 
+DESIGN_FILE = "design.json"
+"""What a study was asked for, beside its records."""
+
 __all__ = [
-    "Comparison",
+    "DESIGN_FILE",
+    "LOOKS",
+    "Contrast",
     "Decision",
     "Kind",
+    "Look",
     "Needs",
     "Results",
     "Verdict",

@@ -11,10 +11,14 @@ At each size, d is the difference full minus method of every seed and item, m th
   decide. With fewer than three seeds it is always undecided.
 
 Not to differ significantly is never taken for being as good.
+
+Where seeds are added until it is decided, results are looked at after 3, 5 and 8 of them, each time
+at a level of its own, so that all looks together err as often as one at 5 % would.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +44,18 @@ FEWEST_SEEDS = 3
 Kind = Literal["no training needed", "an adapter suffices", "full is warranted", "undecided"]
 
 
+@dataclass(frozen=True)
+class Look:
+    """One look at the test results: after how many seeds, and at which one-sided level."""
+
+    seeds: int
+    alpha: float
+
+
+LOOKS = (Look(3, 0.008), Look(5, 0.014), Look(8, 0.028))
+"""Levels by simulation: 4.9 and 5.1 % wrong at the margin, each direction (STATISTICS)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """What it would take to decide, if the difference is what it was estimated at.
@@ -58,7 +74,7 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Contrast:
     """A cheaper method against full fine-tuning, at one size.
 
     Attributes:
@@ -67,6 +83,7 @@ class Comparison:
         p_not_worse: Of "it lies a margin or more below full", adjusted for all cheaper methods.
         p_full_better: Of "full lies less than a margin above it".
         p_equivalent: Of "they differ by a margin or more, either way".
+        alpha: Level at which these are judged.
         needs: What would decide; None where that was not asked or cannot be said.
     """
 
@@ -75,22 +92,28 @@ class Comparison:
     p_not_worse: float
     p_full_better: float
     p_equivalent: float
+    alpha: float = ALPHA
     needs: Needs | None = None
 
     @property
     def is_not_worse(self) -> bool:
         """Whether it is shown to lie less than the margin below full."""
-        return self.p_not_worse <= ALPHA
+        return self.p_not_worse <= self.alpha
 
     @property
     def full_is_better(self) -> bool:
         """Whether full is shown to lie more than the margin above it."""
-        return self.p_full_better <= ALPHA
+        return self.p_full_better <= self.alpha
 
     @property
     def is_equivalent(self) -> bool:
         """Whether they are shown to differ by less than the margin."""
-        return self.p_equivalent <= ALPHA
+        return self.p_equivalent <= self.alpha
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither is shown."""
+        return not (self.is_not_worse or self.full_is_better)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,20 +124,27 @@ class Decision:
         size: Training examples.
         kind: The verdict.
         method: The cheapest one that suffices, if one does.
-        comparisons: Cheapest method first.
+        contrasts: Cheapest method first.
         missing: Methods that have no run in common with full at this size.
+        look: At which look it was taken, if looks were planned.
     """
 
     size: int
     kind: Kind
     method: str | None
-    comparisons: tuple[Comparison, ...]
+    contrasts: tuple[Contrast, ...]
     missing: tuple[str, ...] = ()
+    look: Look | None = None
 
     @property
     def num_seeds(self) -> int:
-        """The fewest seeds of a comparison."""
-        return min((c.difference.num_seeds for c in self.comparisons), default=0)
+        """The fewest seeds of a contrast."""
+        return min((c.difference.num_seeds for c in self.contrasts), default=0)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a verdict."""
+        return self.kind != "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +170,15 @@ class Verdict:
         return self.decisions[-1] if self.decisions else None
 
 
-def decide(results: Results, margin: float, *, with_needs: bool = True) -> Verdict:
+def decide(
+    results: Results, margin: float, *, looks: Sequence[Look] = (), with_needs: bool = True
+) -> Verdict:
     """Decide at every size, and find the crossovers.
 
     Args:
         results: Scores.
         margin: In their unit, above 0.
+        looks: After how many seeds results are looked at, and at which level; none: once, at all.
         with_needs: Whether to work out what would decide where it is open.
     """
     sizes = sorted({n for m, n in results.scores if m == results.full})
@@ -157,53 +190,79 @@ def decide(results: Results, margin: float, *, with_needs: bool = True) -> Verdi
     return Verdict(
         results=results,
         margin=margin,
-        decisions=tuple(_at(results, size, margin, with_needs) for size in sizes),
+        decisions=tuple(_at(results, size, margin, looks, with_needs) for size in sizes),
         crossovers=crossovers,
     )
 
 
-def _at(results: Results, size: int, margin: float, with_needs: bool) -> Decision:
+def _at(
+    results: Results, size: int, margin: float, looks: Sequence[Look], with_needs: bool
+) -> Decision:
+    """The decision at one size: that of the first look that decides, else of the last."""
     found = {
-        method: results.difference(method, size)
+        method: values
         for method in results.ladder
-        if (method, size) in results.scores
+        if (method, size) in results.scores and len(values := results.difference(method, size))
     }
-    found = {method: values for method, values in found.items() if len(values)}
-    estimates = {method: _estimate(values) for method, values in found.items()}
+    contrasts: list[Contrast] = []
+    look: Look | None = None
+    kind, method = judge(contrasts, results.untrained)
+    most = max((len(values) for values in found.values()), default=0)
+    planned: list[Look | None] = [each for each in looks if each.seeds <= most]
+    for look in planned or [None]:
+        contrasts = _contrasts(found, margin, look, contrasts)
+        kind, method = judge(contrasts, results.untrained)
+        if kind != "undecided":
+            break
+    if kind == "undecided" and with_needs:
+        alpha = looks[-1].alpha if looks else ALPHA
+        contrasts = [_with_needs(c, found[c.method], margin, alpha, len(found)) for c in contrasts]
+    return Decision(
+        size=size,
+        kind=kind,
+        method=method,
+        contrasts=tuple(contrasts),
+        missing=tuple(m for m in results.ladder if m not in found),
+        look=look,
+    )
+
+
+def _contrasts(
+    found: dict[str, NDArray[np.float64]],
+    margin: float,
+    look: Look | None,
+    before: list[Contrast],
+) -> list[Contrast]:
+    """Every method against full at one look; what was shown at an earlier one stays shown."""
+    settled = {contrast.method: contrast for contrast in before if contrast.full_is_better}
+    estimates = {
+        method: _estimate(values[: look.seeds] if look else values)
+        for method, values in found.items()
+    }
     adjusted = holm([not_worse(estimate, margin) for estimate in estimates.values()])
-    comparisons = [
-        Comparison(
+    return [
+        settled.get(method)
+        or Contrast(
             method=method,
             difference=estimate,
             p_not_worse=float(p),
             p_full_better=better_by(estimate, margin),
             p_equivalent=equivalent(estimate, margin),
+            alpha=look.alpha if look else ALPHA,
         )
         for (method, estimate), p in zip(estimates.items(), adjusted, strict=True)
     ]
-    kind, method = judge(comparisons, results.untrained)
-    if kind == "undecided" and with_needs:
-        comparisons = [
-            _with_needs(c, found[c.method], margin, len(comparisons)) for c in comparisons
-        ]
-    return Decision(
-        size=size,
-        kind=kind,
-        method=method,
-        comparisons=tuple(comparisons),
-        missing=tuple(m for m in results.ladder if m not in found),
-    )
 
 
-def judge(comparisons: list[Comparison], untrained: frozenset[str]) -> tuple[Kind, str | None]:
-    """The verdict on comparisons in the order of cost, and the method that suffices."""
-    if not comparisons or min(c.difference.num_seeds for c in comparisons) < FEWEST_SEEDS:
+def judge(contrasts: Sequence[Contrast], untrained: frozenset[str]) -> tuple[Kind, str | None]:
+    """The verdict on contrasts in the order of cost, and the method that suffices."""
+    if not contrasts or min(c.difference.num_seeds for c in contrasts) < FEWEST_SEEDS:
         return "undecided", None
-    for comparison in comparisons:
-        if comparison.is_not_worse:
-            trains = comparison.method not in untrained
-            return ("an adapter suffices" if trains else "no training needed"), comparison.method
-    if all(comparison.full_is_better for comparison in comparisons):
+    for contrast in contrasts:
+        if contrast.is_not_worse:
+            trains = contrast.method not in untrained
+            return ("an adapter suffices" if trains else "no training needed"), contrast.method
+    if all(contrast.full_is_better for contrast in contrasts):
         return "full is warranted", None
     return "undecided", None
 
@@ -213,16 +272,15 @@ def _estimate(values: NDArray[np.float64]) -> Estimate:
 
 
 def _with_needs(
-    comparison: Comparison, values: NDArray[np.float64], margin: float, among: int
-) -> Comparison:
-    """The comparison with what would decide it, if it is open and seeds tell how they differ."""
-    open_ = not (comparison.is_not_worse or comparison.full_is_better)
-    distance = margin - comparison.difference.mean
-    if not open_ or len(values) < 2 or distance == 0:
-        return comparison
+    contrast: Contrast, values: NDArray[np.float64], margin: float, alpha: float, among: int
+) -> Contrast:
+    """The contrast with what would decide it, if it is open and seeds tell how they differ."""
+    distance = margin - contrast.difference.mean
+    if not contrast.is_open or len(values) < 2 or distance == 0:
+        return contrast
     claim: Literal["not worse", "better"] = "not worse" if distance > 0 else "better"
     # Whichever method is first to be shown must pass Holm's sharpest threshold.
-    alpha = ALPHA / among if claim == "not worse" else ALPHA
+    alpha = alpha / among if claim == "not worse" else alpha
     num_seeds, num_items = values.shape
     if num_items > 1:
         spread = components(values)
@@ -230,12 +288,10 @@ def _with_needs(
     else:  # a metric of the whole test set: how it varies with items is not known
         spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0), None
         num_items = 10**9
-    return replace(
-        comparison,
-        needs=Needs(
-            claim=claim,
-            power=power(spread, distance, num_seeds, num_items, alpha=alpha),
-            seeds=seeds_needed(spread, distance, num_items, alpha=alpha),
-            items=items,
-        ),
+    needs = Needs(
+        claim=claim,
+        power=power(spread, distance, num_seeds, num_items, alpha=alpha),
+        seeds=seeds_needed(spread, distance, num_items, alpha=alpha),
+        items=items,
     )
+    return replace(contrast, needs=needs)

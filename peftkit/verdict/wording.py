@@ -9,7 +9,7 @@ from peftkit.verdict.deciding import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     from peftkit.statistics.crossover import Crossover
-    from peftkit.verdict.deciding import Comparison, Decision, Needs, Verdict
+    from peftkit.verdict.deciding import Contrast, Decision, Needs, Verdict
 
 
 def headline(verdict: Verdict, decision: Decision) -> str:
@@ -19,27 +19,27 @@ def headline(verdict: Verdict, decision: Decision) -> str:
         said += f": {decision.method}"
     if decision.kind == "undecided" and 0 < decision.num_seeds < FEWEST_SEEDS:
         said += f" (a verdict needs at least {FEWEST_SEEDS} seeds, there are {decision.num_seeds})"
-    if not decision.comparisons:
+    if not decision.contrasts:
         said += " (nothing to compare full fine-tuning with)"
     return f"{decision.size:,} examples: {said}"
 
 
-def difference(verdict: Verdict, comparison: Comparison) -> str:
+def difference(verdict: Verdict, contrast: Contrast) -> str:
     """`-0.31 +- 0.82`: full minus method with its 95 % interval, in the unit shown."""
-    scale, found = verdict.results.scale, comparison.difference
+    scale, found = verdict.results.scale, contrast.difference
     half = found.half_width()
     if half != half:
         return f"{scale * found.mean:+.2f}"
     return f"{scale * found.mean:+.2f} {PLUS_MINUS} {scale * half:.2f}"
 
 
-def standing(comparison: Comparison) -> str:
+def standing(contrast: Contrast) -> str:
     """What is shown of a method."""
-    if comparison.is_equivalent:
+    if contrast.is_equivalent:
         return "as good as full"
-    if comparison.is_not_worse:
+    if contrast.is_not_worse:
         return "not worse than full"
-    return "worse than full" if comparison.full_is_better else "open"
+    return "worse than full" if contrast.full_is_better else "open"
 
 
 def p_value(p: float) -> str:

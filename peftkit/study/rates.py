@@ -1,0 +1,134 @@
+"""The learning rate of each method, from an equal number of trials, on validation rows alone.
+
+A method is tried at its own default rate times powers of three: as many trials for each. A trial is
+an ordinary run with the seed 0, so the one that is chosen is a cell of the study already.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftkit import parts
+from peftkit.errors import InvalidInput
+from peftkit.overrides import parse_label
+from peftkit.recipe import Recipe
+from peftkit.record import Record, write_atomically
+from peftkit.study.folder import StudyFolder
+
+RATES_FILE = "learning_rates.json"
+STEP = 3.0
+_GIVEN = "training.learning_rate"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learning rate of one method at one size."""
+
+    label: str
+    size: int | None
+    rate: float
+    recipe: Recipe
+
+
+def factors(trials: int) -> list[float]:
+    """By what the default rate is multiplied: an odd number of powers of three around 1.
+
+    Raises:
+        InvalidInput: The number is even, or below 1.
+    """
+    if trials < 1 or trials % 2 == 0:
+        raise InvalidInput(
+            "the trials of a learning rate lie around its default",
+            received=trials,
+            allowed="an odd number: 1 (no search), 3, 5",
+        )
+    return [STEP**power for power in range(-(trials // 2), trials // 2 + 1)]
+
+
+def trials_of(
+    labels: Sequence[str], sizes: Sequence[int | None], make: Callable[[str, int | None], Recipe],
+    trials: int,
+) -> list[Trial]:  # fmt: skip
+    """All trials; none of a method that knows no learning rate, or whose rate is given.
+
+    Args:
+        labels: Methods, as `parse_label` takes them.
+        sizes: Training examples.
+        make: The recipe of a method and a size, with the seed 0.
+        trials: Of each method at each size.
+    """
+    found = []
+    for label in labels:
+        name, changes = parse_label(label)
+        if parts.load("method", name).learning_rate is None or _GIVEN in changes or trials == 1:
+            continue
+        for size in sizes:
+            recipe = make(label, size)
+            default = float(recipe.learning_rate or 0.0)
+            for factor in factors(trials):
+                if factor == 1:  # as it is: the very cell that a study without a search has
+                    found.append(Trial(label, size, default, recipe))
+                else:
+                    rate = float(f"{default * factor:.2g}")
+                    found.append(Trial(label, size, rate, recipe.override({_GIVEN: rate})))
+    return found
+
+
+def choose(
+    found: Sequence[Trial], records: Sequence[Record], out: Path
+) -> dict[tuple[str, int | None], float]:
+    """The rate of each method and size that is best on validation rows; all that was tried is kept.
+
+    Args:
+        found: What `trials_of` returned.
+        records: Of each of them.
+        out: Folder that `learning_rates.json` goes to.
+    """
+    tried: dict[tuple[str, int | None], dict[float, Record]] = {}
+    for trial, record in zip(found, records, strict=True):
+        tried.setdefault((trial.label, trial.size), {})[trial.rate] = record
+    chosen = {
+        place: max(rates, key=lambda rate: validation_score(rates[rate]))
+        for place, rates in tried.items()
+        if any(record.status == "done" for record in rates.values())
+    }
+    body: list[dict[str, Any]] = [
+        {
+            "method": label,
+            "size": size,
+            "chosen": chosen.get((label, size)),
+            "validation": {
+                f"{rate:g}": record.metrics.get("validation", {}) if record.status == "done"
+                else record.status
+                for rate, record in rates.items()
+            },
+        }
+        for (label, size), rates in tried.items()
+    ]  # fmt: skip
+    write_atomically(out / RATES_FILE, json.dumps(body, indent=2) + "\n")
+    return chosen
+
+
+def validation_score(record: Record) -> float:
+    """The metric that is chosen by, higher being better; failures come last."""
+    if record.status != "done":
+        return float("-inf")
+    task = Recipe.from_dict(record.recipe).task
+    value = float(record.metrics["validation"][task.metric])
+    return value if task.higher_is_better else -value
+
+
+def take_over(records: Sequence[Record], search: Path, out: Path) -> None:
+    """Let the trials that are cells of the study be so: their records stand beside the others."""
+    folder, origin = StudyFolder(out), StudyFolder(search)
+    for record in records:
+        target = folder.record(record.key)
+        if not target.exists() and origin.record(record.key).exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin.record(record.key), target.with_name(f".{target.name}.copy"))
+            target.with_name(f".{target.name}.copy").replace(target)

@@ -1,0 +1,114 @@
+"""`peftkit study`: a comparison with tuned learning rates, three seeds or more, and a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.compare_command import LADDER, seeds_of, size_of
+from peftkit.errors import InvalidInput, UnknownName
+from peftkit.flags import read_flags
+from peftkit.overrides import read_mapping
+
+if TYPE_CHECKING:
+    from peftkit.study import Study
+
+STUDY_USAGE = """\
+peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR] [OPTIONS]
+
+  FILE.yaml             any of the following by name (methods: [none, lora, full]), and training
+  --methods A,B         methods; options in brackets: lora,lora:rank=64,full
+  --tasks A,B           bundled tasks, or data of the kind that --task names
+  --backbones A,B       one study each
+  --sizes N,N           training examples, nested subsets (default 128,512)
+  --noises R,R          shares of wrong training labels (default 0)
+  --seeds N             seeds 0 to N-1 (default 3, the fewest that a verdict takes)
+  --trials N            learning rates tried, by method and size, on validation rows (default 3)
+  --margin M            by how much full fine-tuning has to be better (default 1 point)
+  --adaptive            look after 3, 5 and 8 seeds, and add seeds only where it is open
+  --out DIR             records, design, tables, plots (default out/study)
+  --workers N           cells at a time
+  --keep-weights WHICH  best (a method), all, none (default none)
+"""
+OUT = "out/study"
+EXTRAS: dict[str, Any] = {
+    "methods": tuple[str, ...],
+    "tasks": tuple[str, ...],
+    "backbones": tuple[str, ...],
+    "sizes": tuple[str, ...],
+    "noises": tuple[float, ...],
+    "seeds": str,
+    "trials": int,
+    "margin": float,
+    "adaptive": bool,
+    "out": str,
+    "workers": int,
+    "keep_weights": str,
+    "force": bool,
+    "quiet": bool,
+}
+
+
+def study_command(argv: list[str]) -> None:
+    """Run a study, print its tables and its verdict."""
+    study, quiet = make_study(argv)
+    verdicts = study.run(quiet=quiet)
+    from peftkit.reporting import report
+    from peftkit.reporting.consoles import standard_console
+    from peftkit.reporting.verdicts import print_verdict
+
+    console = standard_console()
+    for pair in study.pairs:
+        report(pair.out, console=console)
+    for verdict in verdicts:
+        print_verdict(verdict, console)
+
+
+def make_study(argv: list[str]) -> tuple[Study, bool]:
+    """A study from its file and flags, flags winning; and whether to show no progress.
+
+    Raises:
+        UnknownName: The file or a flag names something that a study does not have.
+        InvalidInput: A value does not fit.
+    """
+    from peftkit.study import Study
+
+    body: dict[str, Any] = {"methods": LADDER, "out": OUT}
+    if argv and not argv[0].startswith("-"):
+        body |= _from_file(Path(argv[0]))
+        argv = argv[1:]
+    changes, own = read_flags(argv, extras=EXTRAS)
+    if "config" in changes:
+        raise InvalidInput("a study is read from a file", next_step="peftkit study FILE.yaml")
+    quiet = bool(own.pop("quiet", False))
+    if "seeds" in own:
+        own["seeds"] = seeds_of(own["seeds"])
+    if "sizes" in own:
+        own["sizes"] = [size_of(size) for size in own["sizes"]]
+    kind = changes.pop("task", None)
+    if kind is not None:
+        data = own.pop("tasks", None) or _data_of(changes)
+        own["tasks"] = [{"name": kind, "data": each} for each in data] if data else [kind]
+    if "backbone" in changes:
+        own["backbones"] = [changes.pop("backbone")]
+    return Study(**{**body, **own}, options=changes), quiet
+
+
+def _data_of(changes: dict[str, Any]) -> list[Any]:
+    return [changes.pop("task.data")] if "task.data" in changes else []
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    body = read_mapping(str(path))
+    known = [*(name for name in EXTRAS if name != "quiet"), "training"]
+    for name in body:
+        if name not in known:
+            raise UnknownName("part of a study", name, known)
+    for name in ("methods", "tasks", "backbones", "sizes", "noises"):
+        if name in body and not isinstance(body[name], list):
+            raise InvalidInput(
+                f"{name} of {path} is no list",
+                received=repr(body[name])[:80],
+                next_step=f"write {name}: [{body[name]}]",
+            )
+    return dict(body)

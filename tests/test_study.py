@@ -1,0 +1,230 @@
+"""Studies: equal searches, seeds only where the verdict is open, the same verdict after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftkit.cli import main
+from peftkit.errors import InvalidInput, UnknownName
+from peftkit.study import Study
+from peftkit.study.rates import factors
+from peftkit.study_command import make_study
+from peftkit.verdict import Verdict
+
+PRELOAD = ("pydantic", "peftkit.tasks.text_classification", "peftkit.methods.lora")
+FACTS = {
+    "data": {"source": "toy", "fingerprint": "d" * 8, "num_train": 1000},
+    "backbone": {"name": "toy", "fingerprint": "w" * 8, "total_parameters": 1000},
+    "precision": "float32",
+}
+
+# Accuracy is 80 % less GAPS["method/size"], and less the farther the learning rate is from BEST
+# times the default one; items have a difficulty that all runs share.
+TOYS = """
+import json, math, os
+import numpy as np
+from peftkit import parts
+from peftkit.record import Record
+from peftkit.study.cell import run_cell
+
+def run(recipe, out, *, save_weights, progress, features_folder, force):
+    name = recipe.to_dict()["method"]["name"]
+    place = f"{name}/{recipe.task.size}"
+    with open(os.environ["TOY_FOLDER"] + "/runs", "a") as file:
+        file.write(f"{place}/{recipe.seed}\\n")
+    gap = json.loads(os.environ["GAPS"])[place]
+    best = json.loads(os.environ.get("BEST", "{}")).get(name, 1.0)
+    default = parts.load("method", name).learning_rate
+    off = abs(math.log(recipe.learning_rate / default / best)) if default else 0.0
+    difficulty = np.random.default_rng(7).random(1500)
+    random = np.random.default_rng([recipe.seed, recipe.task.size, len(name)])
+    level = 0.8 - gap - 0.05 * off + 0.002 * random.normal()
+    right = difficulty + 0.02 * random.normal(size=1500) < level
+    value = float(right.mean())
+    return Record(
+        key="set by the cell", recipe=recipe.to_dict(), status="done",
+        metrics={"validation": {"accuracy": value}, "test": {"accuracy": value}},
+        predictions={"item": list(range(1500)), "label": [1] * 1500,
+                     "predicted": [int(x) for x in right]},
+        data={"fingerprint": "d" * 8, "num_train": recipe.task.size},
+        backbone={"fingerprint": "w" * 8},
+    )
+
+def cell(payload, progress):
+    return run_cell(payload, progress, run=run)
+"""
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    (folder / "toy_tuned.py").write_text(TOYS)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("TOY_FOLDER", str(folder))
+    return folder
+
+
+def gaps(monkeypatch: pytest.MonkeyPatch, **by_place: float) -> None:
+    found = {name.replace("__", "/"): gap for name, gap in by_place.items()}
+    monkeypatch.setenv("GAPS", json.dumps(found))
+
+
+def study(out: Path, **settings: Any) -> Study:
+    settings = {"methods": ("lora", "full"), "sizes": (64,), "trials": 1, "workers": 2, **settings}
+    return Study(out=out, **settings)
+
+
+def carry_out(found: Study) -> list[Verdict]:
+    return found.run(
+        function="toy_tuned:cell", facts=lambda recipe: FACTS, preload=PRELOAD, quiet=True
+    )
+
+
+def runs(toys: Path) -> list[str]:
+    path = toys / "runs"
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+def test_a_study_ends_with_a_verdict_and_its_command_says_the_same(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    (verdict,) = carry_out(study(tmp_path / "out", margin=2.0))
+
+    assert [(d.kind, d.method) for d in verdict.decisions] == [("an adapter suffices", "lora")]
+    assert main(["verdict", str(tmp_path / "out")]) == 0  # with the study's own margin
+    printed = capsys.readouterr().out
+    assert "margin 2 points" in printed
+    assert "64 examples: an adapter suffices: lora" in printed
+
+
+def test_every_method_has_as_many_trials_and_the_chosen_one_is_not_run_twice(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    monkeypatch.setenv("BEST", json.dumps({"lora": 3.0}))
+    carry_out(study(tmp_path / "out", trials=3))
+
+    # Three trials with the seed 0, and the seeds 1 and 2 at the chosen rate.
+    assert runs(toys) == sorted(
+        f"{method}/64/{seed}" for method in ("lora", "full") for seed in (0, 0, 0, 1, 2)
+    )
+    chosen = json.loads((tmp_path / "out" / "learning_rates.json").read_text())
+    by_method = {entry["method"]: entry for entry in chosen}
+    assert by_method["lora"]["chosen"] == pytest.approx(3e-3)
+    assert len(by_method["full"]["validation"]) == 3
+    recipes = [
+        json.loads(path.read_text())["recipe"] for path in (tmp_path / "out/records").glob("*.json")
+    ]
+    rates = {r["training"]["learning_rate"] for r in recipes if r["method"]["name"] == "lora"}
+    assert rates == {3e-3}
+    assert len(recipes) == 6
+
+
+def test_an_adaptive_study_adds_seeds_only_where_it_is_open(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(
+        monkeypatch, none__64=0.3, lora__64=0.0, full__64=0.0, none__256=0.3, lora__256=0.02,
+        full__256=0.0,
+    )  # fmt: skip
+    methods = ("none", "lora", "full")
+    (verdict,) = carry_out(
+        study(tmp_path / "out", methods=methods, sizes=(64, 256), margin=2.0, adaptive=True)
+    )
+    counted = {
+        (name, size): sum(run.startswith(f"{name}/{size}/") for run in runs(toys))
+        for name in methods for size in (64, 256)
+    }  # fmt: skip
+
+    assert [d.kind for d in verdict.decisions] == ["an adapter suffices", "undecided"]
+    assert {counted[name, 64] for name in methods} == {3}
+    assert counted["none", 256] == 3  # beaten at the first look
+    assert counted["lora", 256] == counted["full", 256] == 8
+    skipped = json.loads((tmp_path / "out" / "design.json").read_text())["skipped"]
+    assert {(each["method"], each["size"]) for each in skipped} == {
+        ("none", 64), ("lora", 64), ("full", 64), ("none", 256),
+    }  # fmt: skip
+    before = runs(toys)
+    again = carry_out(
+        study(tmp_path / "out", methods=methods, sizes=(64, 256), margin=2.0, adaptive=True)
+    )
+    assert again[0].decisions == verdict.decisions
+    assert runs(toys) == before
+
+
+def test_a_study_that_lost_records_comes_to_the_same_verdict(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.005, full__64=0.0)
+    settings: dict[str, Any] = {"margin": 2.0, "adaptive": True, "trials": 3}
+    (first,) = carry_out(study(tmp_path / "out", **settings))
+    records = sorted((tmp_path / "out").glob("*/*.json"))
+    for path in records[::2]:
+        path.unlink()
+    (second,) = carry_out(study(tmp_path / "out", **settings))
+
+    assert second.decisions == first.decisions
+    assert sorted((tmp_path / "out").glob("*/*.json")) == records
+
+
+def test_several_tasks_have_folders_and_verdicts_of_their_own(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    found = study(tmp_path / "out", tasks=("pydocs/library", "pydocs/parameters"))
+
+    assert [pair.out.name for pair in found.pairs] == ["bundled_library", "bundled_parameters"]
+
+
+def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "methods: [none, lora, full]\nsizes: [64, all]\nseeds: 4\ntraining: {steps: 20}\n"
+        f"out: {tmp_path / 'out'}\n"
+    )
+    found, quiet = make_study([str(path), "--margin", "2", "--seeds", "5", "--quiet"])
+
+    assert (found.sizes, found.seeds, found.margin, quiet) == ([64, "all"], 5, 2.0, True)
+    assert found.pairs[0].out == tmp_path / "out"
+    found, _ = make_study(
+        ["--task", "text_classification", "--tasks", "a.csv,b.csv", "--out", str(tmp_path)]
+    )
+    assert [pair.task["data"] for pair in found.pairs] == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"margin": 0.0}, "margin is nothing"),
+        ({"trials": 2}, "an odd number"),
+        ({"methods": ("lora", "fool")}, "fool"),
+        ({"tasks": ("pydocs/library", "pydocs/library")}, "the same name"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_anything_runs(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((InvalidInput, UnknownName), match=message):
+        study(tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("method: [lora]\n")
+    with pytest.raises(UnknownName, match="methods"):
+        make_study([str(path)])
+    path.write_text("methods: lora\n")
+    with pytest.raises(InvalidInput, match="no list"):
+        make_study([str(path)])
+
+
+def test_factors_lie_around_the_default() -> None:
+    assert factors(1) == [1.0]
+    assert factors(3) == pytest.approx([1 / 3, 1.0, 3.0])
