@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
-from peftkit.verdict import DESIGN_FILE, Look, Results, decide, read_results
+from peftkit.verdict import decide, read_results
+from peftkit.verdict.results import POINT
 
 if TYPE_CHECKING:
     from peftkit.verdict import Verdict
@@ -23,7 +24,6 @@ peftkit verdict DIR|FILE.json [--margin 1] [--json]
                metric is a share (default 1, or the study's), else in its own unit (no default)
   --json       the verdict as JSON
 """
-POINT = 1.0
 
 
 def verdict_command(argv: list[str]) -> None:
@@ -33,11 +33,15 @@ def verdict_command(argv: list[str]) -> None:
     changes, own = read_flags(argv[1:], extras={"margin": float, "json": bool})
     for name in changes:
         raise UnknownName("option", f"--{name}", ["--margin", "--json"])
+    margin = own.get("margin")
+    if margin is not None and not 0 < margin < float("inf"):
+        raise InvalidInput(
+            "the margin is nothing to test against",
+            received=f"--margin {margin:g}",
+            allowed="a number above 0",
+        )
     path = Path(argv[0])
-    design = _design(path)
-    looks = [Look(**look) for look in design.get("looks", ())]
-    asked = {"margin": design["margin"], **own} if "margin" in design else own
-    verdicts = [decide(found, _margin(found, asked), looks=looks) for found in _results(path)]
+    verdicts = [_of_file(path, margin)] if path.is_file() else _of_folder(path, margin)
     if own.get("json"):
         from peftkit.reporting.verdicts import verdict_as_data
 
@@ -46,50 +50,41 @@ def verdict_command(argv: list[str]) -> None:
         _print(verdicts)
 
 
-def _design(folder: Path) -> dict[str, Any]:
-    """What `peftkit study` was asked for, if the folder is one of its."""
-    path = folder / DESIGN_FILE
-    if not path.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _of_file(path: Path, margin: float | None) -> Verdict:
+    results = read_results(path)
+    if margin is None and results.scale == 1.0:
+        raise _no_margin(results.name, results.unit)
+    return decide(results, (POINT if margin is None else margin) / results.scale)
 
 
-def _results(path: Path) -> list[Results]:
-    if path.is_file():
-        return [read_results(path)]
+def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
     from peftkit.record import read_records
     from peftkit.reporting.summary import summarise
-    from peftkit.verdict.from_table import results_of
+    from peftkit.verdict.from_table import judge_tables, looks_of, read_design, results_of
 
-    records, problems = read_records(path)
+    records, problems = read_records(folder)
     if not records:
-        raise InvalidInput(f"no whole record in {path}", received="; ".join(problems))
-    found = [results for table in summarise(records) if (results := results_of(table)) is not None]
+        raise InvalidInput(f"no whole record in {folder}", received="; ".join(problems))
+    design, tables = read_design(folder), summarise(records)
+    margin = design.get("margin") if margin is None else margin
+    found = [verdict for _, verdict in judge_tables(tables, margin, looks_of(design))]
     if not found:
+        for results in filter(None, map(results_of, tables)):
+            raise _no_margin(results.name, results.unit)
         raise InvalidInput(
-            f"{path} holds no full fine-tuning beside a cheaper method",
+            f"{folder} holds no full fine-tuning beside a cheaper method",
             received=f"the methods {', '.join(sorted({r.method for r in records}))}",
-            next_step="peftkit compare --methods none,lora,full --seeds 3 --out DIR",
+            next_step="peftkit study --methods none,lora,full --out DIR",
         )
     return found
 
 
-def _margin(results: Results, own: dict[str, Any]) -> float:
-    if "margin" not in own and results.scale == 1.0:
-        raise InvalidInput(
-            f"{results.name} is measured in {results.unit}, of which no margin is known",
-            allowed="--margin M, by how much full fine-tuning has to be better for it to count",
-            next_step="add --margin",
-        )
-    margin = own.get("margin", POINT)
-    if not 0 < margin < float("inf"):
-        raise InvalidInput(
-            "the margin is nothing to test against",
-            received=f"--margin {margin:g}",
-            allowed="a number above 0",
-        )
-    return float(margin / results.scale)
+def _no_margin(name: str, unit: str) -> InvalidInput:
+    return InvalidInput(
+        f"{name} is measured in {unit}, of which no margin is known",
+        allowed="--margin M, by how much full fine-tuning has to be better for it to count",
+        next_step="add --margin",
+    )
 
 
 def _print(verdicts: list[Verdict]) -> None:

@@ -32,8 +32,9 @@ class Report:
 def report(folder: Path | str, *, console: Console | None = None) -> Report:
     """Print the table of the records in `folder`, and write it there in several formats.
 
-    Writes `table.md`, `table.csv`, `frontier.svg` and `frontier.png`; the same records give the
-    same bytes. Files that are not whole records are named and left out.
+    Writes `table.md`, `table.csv`, `frontier.svg`, `frontier.png` and `report.html` (with the extra
+    `html`); the same records give the same bytes. Files that are not whole records are named and
+    left out.
 
     Args:
         folder: Output folder of a comparison or a run.
@@ -66,5 +67,23 @@ def report(folder: Path | str, *, console: Console | None = None) -> Report:
     write_atomically(files[0], to_markdown(tables))
     write_atomically(files[1], to_csv(tables))
     files += write_frontier(tables, folder)
+    files += _page(folder, tables, console)
     print_lines(["", f"Wrote {', '.join(file.name for file in files)} in {folder}"], console)
     return Report(tuple(tables), tuple(problems), tuple(files))
+
+
+def _page(folder: Path, tables: list[Table], console: Console) -> list[Path]:
+    """Write report.html, if its charts' library is there."""
+    from importlib.util import find_spec
+
+    from peftkit.reporting.page import write_page
+    from peftkit.reporting.terminal import print_lines
+    from peftkit.verdict.from_table import judge_tables, looks_of, read_design
+
+    if find_spec("vl_convert") is None:
+        print_lines(["", "For report.html: pip install 'peftkit[html]'"], console, style="dim")
+        return []
+    design = read_design(folder)
+    verdicts = judge_tables(tables, design.get("margin"), looks_of(design))
+    found = {id(table): verdict for table, verdict in verdicts}
+    return [write_page(folder, [(table, found.get(id(table))) for table in tables], design)]

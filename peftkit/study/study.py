@@ -27,22 +27,21 @@ from typing import Any, Literal
 from peftkit.errors import InvalidInput
 from peftkit.recipe import Recipe
 from peftkit.record import Record, write_atomically
-from peftkit.reporting.summary import Table, summarise
+from peftkit.reporting.summary import summarise
 from peftkit.statistics.power import ALPHA
 from peftkit.study import rates
 from peftkit.study.comparison import Comparison
 from peftkit.study.grid import Facts
 from peftkit.study.models import KeepWeights
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
-from peftkit.verdict import DESIGN_FILE, LOOKS, Look, Verdict, decide
-from peftkit.verdict.from_table import CHEAPER, results_of
+from peftkit.verdict import LOOKS, Look, Verdict
+from peftkit.verdict.from_table import CHEAPER, DESIGN_FILE, Judged, judge_tables
 
 SEARCH = "search"
 Labelled = tuple[str, Recipe]
 """A method as the user wrote it, and one of its recipes."""
 Place = tuple[str, int | None, float]
 """Method, size and label noise: what seeds of a cell share."""
-Judged = tuple[Table, Verdict]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +175,7 @@ class Pair:
                 if pair[1].seed in new:
                     (skipped if _place(*pair) in closed else asked).append(pair)
             before = look.seeds
-            found = judge_records(records_of(asked, self.out), study.margin, study.looks)
+            found = judge_tables(summarise(records_of(asked, self.out)), study.margin, study.looks)
         self._write_design(skipped)
         return [verdict for _, verdict in found]
 
@@ -257,24 +256,6 @@ class Pair:
             ],
         }  # fmt: skip
         write_atomically(self.out / DESIGN_FILE, json.dumps(body, indent=1) + "\n")
-
-
-def judge_records(
-    records: Sequence[Record], margin: float, looks: Sequence[Look] = ()
-) -> list[Judged]:
-    """The tables of records that hold full fine-tuning beside a cheaper method, and their verdicts.
-
-    Args:
-        records: Of any number of backbones and tasks.
-        margin: In points where the metric is a share, else in its own unit.
-        looks: As for `decide`.
-    """
-    found = []
-    for table in summarise(records):
-        results = results_of(table)
-        if results is not None:
-            found.append((table, decide(results, margin / results.scale, looks=looks)))
-    return found
 
 
 def _closed(found: Sequence[Judged], places: Mapping[str, Place]) -> set[Place]:

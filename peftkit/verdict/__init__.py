@@ -13,11 +13,7 @@ from peftkit.verdict.deciding import (
 from peftkit.verdict.reading import read_results
 from peftkit.verdict.results import Results
 
-DESIGN_FILE = "design.json"
-"""What a study was asked for, beside its records."""
-
 __all__ = [
-    "DESIGN_FILE",
     "LOOKS",
     "Contrast",
     "Decision",

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peftkit.reporting.notes import heading
 from peftkit.reporting.pairing import item_scores_of, value_of
-from peftkit.verdict.results import Results
+from peftkit.verdict.deciding import Look, Verdict, decide
+from peftkit.verdict.results import POINT, Results
 
 if TYPE_CHECKING:
     from peftkit.reporting.summary import Row, Table
+
+Judged = tuple["Table", Verdict]
+DESIGN_FILE = "design.json"
+"""What a study was asked for, beside its records."""
 
 CHEAPER = ("none", "head", "parameter-efficient", "partial")
 """Rungs below full fine-tuning; references and retraining are no way of adapting for less."""
@@ -56,3 +64,37 @@ def _full(rows: list[Row]) -> str | None:
     """Label of full fine-tuning: the plain one where there are variants."""
     labels = [row.method for row in rows if row.rung == "full"]
     return "full" if "full" in labels else next(iter(labels), None)
+
+
+def judge_tables(
+    tables: Sequence[Table], margin: float | None, looks: Sequence[Look] = ()
+) -> list[Judged]:
+    """The tables that hold full fine-tuning beside a cheaper method, and their verdicts.
+
+    Args:
+        tables: Of any backbones and tasks.
+        margin: In points where the metric is a share, else in its own unit; none: one point, and no
+            verdict where it is no share.
+        looks: As for `decide`.
+    """
+    found = []
+    for table in tables:
+        results = results_of(table)
+        if results is not None and (margin is not None or table.metric.is_share):
+            wide = POINT if margin is None else margin
+            found.append((table, decide(results, wide / results.scale, looks=looks)))
+    return found
+
+
+def read_design(folder: Path) -> dict[str, Any]:
+    """What a study was asked for; empty where the folder is none of a study."""
+    path = folder / DESIGN_FILE
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def looks_of(design: dict[str, Any]) -> list[Look]:
+    """The looks of a study's design; none: one, at the end."""
+    return [Look(**look) for look in design.get("looks", ())]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+POINT = 1.0
+"""Margin where nothing else is said, of metrics that are shares and counted in percent."""
 Scores = Mapping[tuple[str, int], Mapping[int, "NDArray[np.float64]"]]
 
 

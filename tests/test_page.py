@@ -1,0 +1,172 @@
+"""report.html: what it says, that it is the same each time, and that a browser can use it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peftkit.record import Record
+from peftkit.reporting import report
+from peftkit.reporting.page import PAGE
+
+pytest.importorskip("vl_convert", reason="the extra html is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+METHODS = {"none": (0.5, 0), "lora": (0.78, 3000), "full": (0.8, 90_000)}
+
+
+def record(method: str, size: int, seed: int, *, noise: float = 0.0, **changes: Any) -> Record:
+    level, trained = METHODS[method]
+    level += (0.02 if method != "none" else 0.0) * np.log2(size / 64) - noise / 4
+    difficulty = np.random.default_rng(7).random(400)
+    own = np.random.default_rng([seed, size, trained]).normal(size=400)
+    right = difficulty + 0.02 * own < level
+    value = float(right.mean())
+    task = {"name": "text_classification", "data": "toy", "size": size, "label_noise": noise}
+    body: dict[str, Any] = {
+        "key": f"{method}{size}{seed}{int(100 * noise)}",
+        "recipe": {"method": {"name": method}, "task": task, "seed": seed, "training": {},
+                   "backbone": {"name": "toy"}},
+        "status": "done",
+        "metrics": {"test": {"accuracy": value}, "validation": {"accuracy": value}},
+        "predictions": {"item": list(range(400)), "label": [1] * 400,
+                        "predicted": [int(x) for x in right]},
+        "costs": {"trainable_parameters": trained, "method_parameters": trained,
+                  "train_seconds": 1.0 + trained / 1000, "adapter_bytes": 4 * trained,
+                  "counted_memory_bytes": {"peak": 3000, "weights": 1000, "activations": 2000}},
+        "data": {"fingerprint": "d" * 8, "num_train": size, "num_test": 400, "num_classes": 3,
+                 "chance": 1 / 3, "source": "toy"},
+        "backbone": {"fingerprint": "w" * 8, "name": "toy"},
+        "environment": {"device": "cpu"},
+    }  # fmt: skip
+    return Record(**{**body, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for method in METHODS:
+        for size in (64, 256):
+            for noise in (0.0, 0.4):
+                for seed in range(3):
+                    found = record(method, size, seed, noise=noise)
+                    found.write(tmp_path / "records" / f"{found.key}.json")
+    failed = record("lora", 256, 3, status="failed", error="KeyError: <script>alert(1)</script>")
+    failed.write(tmp_path / "records" / "failed.json")
+    trials = [{"method": "lora", "size": 64, "chosen": 1e-3,
+               "validation": {"0.001": {"accuracy": 0.8}, "0.003": "diverged"}}]  # fmt: skip
+    (tmp_path / "learning_rates.json").write_text(json.dumps(trials))
+    return tmp_path
+
+
+def written(folder: Path) -> str:
+    report(folder)
+    return (folder / PAGE).read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
+    text = written(folder)
+    body = text[: text.index('<script id="charts"')]
+
+    assert "256 examples: " in body
+    for angle in ("Performance", "Task complexity", "Amount of data", "Quality of data"):
+        assert f"<h3>{angle}</h3>" in body
+    assert "There are 3 classes, of which guessing gets 33.3" in body
+    assert "With 40 % of the training labels wrong" in body
+    assert "&lt;script&gt;alert(1)" in body
+    assert "<script>alert(1)" not in text
+    charts = json.loads(re.findall(r'<script id="charts"[^>]*>(.*?)</script>', text, re.S)[0])
+    assert set(charts) == {
+        "t0-frontier", "t0-curves", "t0-differences", "t0-noise", "t0-rates", "t0-memory",
+    }  # fmt: skip
+    assert len(charts["t0-frontier"]["data"]["values"]) == 6
+    assert set(charts["t0-frontier"]["usermeta"]["choices"]) == {
+        "trainable", "tensors", "seconds", "bytes",
+    }  # fmt: skip
+
+
+def test_two_reports_of_the_same_records_are_the_same_bytes(folder: Path) -> None:
+    first = written(folder)
+
+    assert written(folder) == first
+
+
+def test_nothing_is_fetched(folder: Path) -> None:
+    text = written(folder)
+    body = text[: text.index("<script")]
+
+    assert not re.findall(r'(?:src|href)="', body)
+    assert "@import" not in body
+
+
+# Clicks as a reader would, and leaves what it found where --dump-dom shows it.
+CLICKS = """
+<script type="module">
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const found = { errors: window.found_errors };
+for (let i = 0; i < 100 && document.querySelectorAll(".chart svg").length < 6; i++) await wait(100);
+found.charts = document.querySelectorAll(".chart svg").length;
+const table = document.querySelector("table.quality");
+const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
+const heads = [...table.tHead.rows[0].cells];
+const score = heads.find((cell) => cell.textContent.startsWith("accuracy")).firstChild;
+score.click();
+found.down = names();
+score.click();
+found.up = names();
+const title = () => document.querySelector("#t0-frontier svg").textContent;
+found.before = title().includes("trainable parameters");
+const choice = document.querySelector("select[data-chart=t0-frontier]");
+choice.value = "seconds";
+choice.dispatchEvent(new Event("change"));
+await wait(1500);
+found.after = title().includes("training seconds");
+found.wide = document.documentElement.scrollWidth <= window.innerWidth;
+const out = document.createElement("pre");
+out.id = "found";
+out.textContent = JSON.stringify(found);
+document.body.append(out);
+</script>
+"""
+ERRORS = """<script>
+window.found_errors = [];
+window.addEventListener("error", (e) => window.found_errors.push(String(e.message)));
+window.addEventListener("unhandledrejection", (e) => window.found_errors.push(String(e.reason)));
+for (const kind of ["error", "warn"]) console[kind] = (...a) => window.found_errors.push(a.join());
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_draws_sorts_and_changes_axes(folder: Path, width: int) -> None:
+    text = written(folder).replace("<head>", f"<head>{ERRORS}", 1)
+    before, _, after = text.rpartition("</body>")  # the library has such words in it too
+    text = f"{before}{CLICKS}</body>{after}"
+    page = folder / "clicked.html"
+    page.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-sync", f"--window-size={width},2000",
+         f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom",
+         page.as_uri()],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.S)
+
+    assert match, done.stderr[-2000:]
+    found = json.loads(
+        match.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    )
+    assert found["errors"] == []
+    assert found["charts"] == 6
+    assert found["up"] == found["down"][::-1]
+    assert found["down"][0] == "full"
+    assert found["before"]
+    assert found["after"]
+    assert found["wide"]
