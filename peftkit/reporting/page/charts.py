@@ -31,7 +31,6 @@ COSTS = {  # field of a point: (title, cost of a row, phase, divisor)
     "energy": ("training energy, kJ", "energy_joules", "train", 1e3),
     "bytes": ("adapter on disk, MB", "adapter_bytes", None, 1e6),
 }
-BY_WIDTH = {"type": "fit-x", "contains": "padding"}  # the height follows from the rows
 PARTS = (
     "weights", "quantization_state", "weight_copies", "gradients", "optimizer", "activations",
     "logits", "temporary",
@@ -169,8 +168,7 @@ def differences(verdict: Verdict) -> Chart | None:
         "$schema": SCHEMA,
         "data": {"values": points},
         "width": "container",
-        "autosize": BY_WIDTH,
-        "height": {"step": 12 if len(sizes) > 1 else 20},
+        "height": (20 if len(sizes) == 1 else 12 * len(sizes)) * len(verdict.results.ladder),
         "layer": [
             {"mark": {"type": "rule", "strokeDash": [4, 4]},
              "encoding": {"x": {"datum": scale * verdict.margin, **x}}},
@@ -200,8 +198,7 @@ def memory_parts(table: Table) -> Chart | None:
         "$schema": SCHEMA,
         "data": {"values": points},
         "width": "container",
-        "autosize": BY_WIDTH,
-        "height": {"step": 20},
+        "height": 20 * len({p["method"] for p in points}),
         "mark": "bar",
         "encoding": {
             "y": {"field": "method", "type": "nominal", "sort": list(table.methods), "title": None},
