@@ -212,6 +212,7 @@ peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--o
   --workers N           cells at a time (default: cores over threads, or one a GPU)
   --keep-weights WHICH  best (a method), all, none (default best)
   --force               run even cells that would not fit into memory, by prediction
+  --engine ray          on a Ray cluster: this machine, or --address of one that runs
   --dry-run             list the cells, time and disk, and stop
 """
 

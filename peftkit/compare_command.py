@@ -27,6 +27,8 @@ EXTRAS: dict[str, Any] = {
     "out": str,
     "workers": int,
     "keep_weights": str,
+    "engine": str,
+    "address": str,
     "force": bool,
     "dry_run": bool,
     "quiet": bool,

@@ -29,6 +29,7 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
   --out DIR             records, design, tables, plots (default out/study)
   --workers N           cells at a time
   --keep-weights WHICH  best (a method), all, none (default none)
+  --engine ray          on a Ray cluster: this machine, or --address of one that runs
 """
 OUT = "out/study"
 EXTRAS: dict[str, Any] = {
@@ -44,6 +45,8 @@ EXTRAS: dict[str, Any] = {
     "out": str,
     "workers": int,
     "keep_weights": str,
+    "engine": str,
+    "address": str,
     "force": bool,
     "quiet": bool,
 }

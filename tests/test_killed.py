@@ -14,7 +14,7 @@ import pytest
 
 from peftkit.record import Record, read_records
 
-METHODS, SEEDS = "none,lora,full", 2
+METHODS, SEEDS = "none,lora,full", 1
 DEADLINE = 200.0  # seconds; generous, because nothing is timed here
 
 
@@ -53,8 +53,8 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     out = tmp_path_factory.mktemp("undisturbed") / "study"
     subprocess.run(command(data, out), check=True, capture_output=True, timeout=DEADLINE)
     found = quality(out)
-    assert len(found) == 12
-    assert len({str(value[1]) for value in found.values()}) > 4  # else equality says little
+    assert len(found) == 6
+    assert len({str(value[1]) for value in found.values()}) > 3  # else equality says little
     return found
 
 
@@ -79,7 +79,7 @@ def wait_for(what: str, condition: Any) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("whom", ["group", "parent"])
+@pytest.mark.parametrize("whom", ["group", pytest.param("parent", marks=pytest.mark.matrix)])
 def test_killed_and_run_again_the_numbers_are_bit_equal(
     whom: str, data: Path, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -17,6 +17,7 @@ from peftkit.errors import InvalidInput
 from peftkit.recipe import Backbone, Recipe, Training
 from peftkit.record import Record
 from peftkit.study import grid
+from peftkit.study.execution import Engine
 from peftkit.study.folder import StudyFolder
 from peftkit.study.grid import Facts
 from peftkit.study.inputs import Inputs
@@ -44,6 +45,8 @@ class Comparison:
     workers: int | None = None
     keep_weights: KeepWeights = "best"
     force: bool = False
+    engine: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.keep_weights not in get_args(KeepWeights):
@@ -57,7 +60,12 @@ class Comparison:
                 raise InvalidInput(
                     f"{name} must be at least 1", received=value, allowed="a positive integer"
                 )
-        self.recipes  # noqa: B018  # raises what is wrong
+        self._engine  # noqa: B018  # raises what is wrong
+        self.recipes  # noqa: B018
+
+    @property
+    def _engine(self) -> Engine:
+        return Engine(self.engine, self.address)  # type: ignore[arg-type]  # it checks the name
 
     @functools.cached_property
     def recipes(self) -> list[tuple[str, Recipe]]:
@@ -107,6 +115,7 @@ class Comparison:
             workers=self.workers,
             keep_weights=self.keep_weights,
             force=self.force,
+            engine=self._engine,
             function=function,
             facts=facts,
             preload=preload,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
+from peftkit.errors import InvalidInput, UnknownName
 from peftkit.record import Record
 from peftkit.study.cell import UNWRITABLE, is_disk_full, record_crash
 from peftkit.study.display import Display, Watch
@@ -29,6 +31,32 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + signal_number
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What cells are run by.
+
+    Attributes:
+        name: "local", the processes of this machine, or "ray".
+        address: Of a Ray cluster; none: one on this machine.
+    """
+
+    name: Literal["local", "ray"] = "local"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("local", "ray"):
+            raise UnknownName("engine", self.name, ["local", "ray"])
+        if self.address is not None and self.name != "ray":
+            raise InvalidInput(
+                "only a Ray cluster has an address",
+                received=f"--address {self.address} with --engine {self.name}",
+                next_step="add --engine ray, or leave the address out",
+            )
+
+
+LOCAL = Engine()
+
+
 class Execution:
     """A plan being carried out."""
 
@@ -43,7 +71,7 @@ class Execution:
         self._watch = Watch(display, plan.waiting, plan.timings, plan.slots)
         self._num_settled = len(plan.settled)
 
-    def run(self, function: str, preload: Sequence[str]) -> None:
+    def run(self, function: str, preload: Sequence[str], engine: Engine = LOCAL) -> None:
         plan = self._plan
         try:
             message = self._folder.write_study(describe_study(plan.cells, self._keep_weights))
@@ -53,16 +81,7 @@ class Execution:
                 if record := plan.settled.get(cell.key):
                     self._models.offer(cell, validation_value(record, cell))
             self._display.begin(len(plan.cells), len(plan.settled))
-            run_cells(
-                [Cell(cell.key, self._payload(cell)) for cell in plan.waiting],
-                function,
-                on_event=self._on_event,
-                slots=plan.slots,
-                devices=plan.devices,
-                threads=plan.threads,
-                preload=preload,
-                logs=self._folder.logs,
-            )
+            self._run_cells(function, preload, engine)
         except KeyboardInterrupt as stop:
             number = getattr(stop, "exit_code", 128 + signal.SIGINT) - 128
             raise Interrupted(f"stopped: {self._so_far()}", number) from None
@@ -70,6 +89,24 @@ class Execution:
             if not is_disk_full(error):
                 raise
             self._unwritable(str(error))
+
+    def _run_cells(self, function: str, preload: Sequence[str], engine: Engine) -> None:
+        plan = self._plan
+        cells = [Cell(cell.key, self._payload(cell)) for cell in plan.waiting]
+        common: dict[str, Any] = {
+            "on_event": self._on_event,
+            "threads": plan.threads,
+            "logs": self._folder.logs,
+        }
+        if engine.name == "ray":
+            from peftkit.study.ray_engine import run_cells_on_ray
+
+            if cells:
+                run_cells_on_ray(cells, function, address=engine.address, **common)
+            return
+        run_cells(
+            cells, function, slots=plan.slots, devices=plan.devices, preload=preload, **common
+        )
 
     def _payload(self, cell: GridCell) -> dict[str, Any]:
         return {

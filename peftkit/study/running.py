@@ -12,7 +12,7 @@ from peftkit.recipe import Recipe
 from peftkit.record import Record
 from peftkit.study import machine
 from peftkit.study.display import make_display
-from peftkit.study.execution import Execution, Interrupted
+from peftkit.study.execution import LOCAL, Engine, Execution, Interrupted
 from peftkit.study.folder import StudyFolder
 from peftkit.study.grid import Facts
 from peftkit.study.inputs import Inputs
@@ -37,6 +37,7 @@ def run_recipes(
     workers: int | None = None,
     keep_weights: KeepWeights = "best",
     force: bool = False,
+    engine: Engine = LOCAL,
     function: str = RUN_CELL,
     facts: Callable[[Recipe], Facts] | None = None,
     preload: Sequence[str] = PRELOAD,
@@ -50,6 +51,7 @@ def run_recipes(
         workers: Cells at a time; none: as many as cores (or GPUs) and memory allow.
         keep_weights: See `compare`.
         force: See `compare`.
+        engine: What cells are run by.
         function: "package.module:name" that runs a cell in a worker.
         facts: Looks at a recipe's data and weights; none: the pipeline's.
         preload: Modules that workers find imported.
@@ -66,14 +68,15 @@ def run_recipes(
     with _terminable(), folder_lock(folder.path), make_display(quiet=quiet) as display:
         if cleaned := folder.clean():
             display.message(f"removed {cleaned} half-made files of a comparison that was killed")
-        if folder.num_records() < len(pairs) and not machine.visible_devices():
+        forks = engine.name == "local" and not machine.visible_devices()
+        if forks and folder.num_records() < len(pairs):
             start_server(preload=preload)  # it imports while this process reads the data
         display.message("reading data and weights")
         plan = make_plan(
             pairs, folder, facts=facts or Inputs(display.preparing), workers=workers,
             keep_weights=keep_weights,
         )  # fmt: skip
-        Execution(plan, display, keep_weights, force=force).run(function, preload)
+        Execution(plan, display, keep_weights, force=force).run(function, preload, engine)
         return [Record.read(folder.record(cell.key)) for cell in plan.cells]
 
 

@@ -31,6 +31,7 @@ from peftkit.reporting.summary import summarise
 from peftkit.statistics.power import ALPHA
 from peftkit.study import rates
 from peftkit.study.comparison import Comparison
+from peftkit.study.execution import Engine
 from peftkit.study.grid import Facts
 from peftkit.study.models import KeepWeights
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
@@ -65,6 +66,8 @@ class Study:
         workers: As for `compare`.
         keep_weights: As for `compare`.
         force: As for `compare`.
+        engine: What cells are run by: "local" or "ray".
+        address: Of a Ray cluster; none: one on this machine.
     """
 
     methods: Sequence[str]
@@ -82,6 +85,8 @@ class Study:
     workers: int | None = None
     keep_weights: KeepWeights = "none"
     force: bool = False
+    engine: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.margin < float("inf"):
@@ -158,7 +163,8 @@ class Pair:
         def records_of(recipes: list[Labelled], out: Path) -> list[Record]:
             return run_recipes(
                 recipes, out=out, workers=study.workers, keep_weights=study.keep_weights,
-                force=study.force, function=function, facts=facts, preload=preload, quiet=quiet,
+                force=study.force, engine=Engine(study.engine, study.address),  # type: ignore[arg-type]
+                function=function, facts=facts, preload=preload, quiet=quiet,
             )  # fmt: skip
 
         chosen = self._search(records_of)
@@ -235,7 +241,8 @@ class Pair:
             methods=study.methods, task=self.task, backbone=self.backbone,
             training=study.training, options=study.options, sizes=study.sizes, seeds=seeds,
             noises=study.noises, out=self.out, workers=study.workers,
-            keep_weights=study.keep_weights, force=study.force,
+            keep_weights=study.keep_weights, force=study.force, engine=study.engine,
+            address=study.address,
         )  # fmt: skip
 
     def _write_design(self, skipped: list[Labelled]) -> None:

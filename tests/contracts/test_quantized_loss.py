@@ -58,7 +58,8 @@ def trained(libraries: None, shared: Path, tmp_path: Path) -> Callable[[str], tu
     return train
 
 
-@pytest.mark.timeout(1200)  # a minute of one idle core
+@pytest.mark.matrix  # a minute of one idle core
+@pytest.mark.timeout(1200)
 def test_losses_end_near_that_on_16_bits(trained: Callable[[str], tuple[float, float]]) -> None:
     """Nats a token before and after on one CPU, where it is 5.632 and 3.608 on 16 bits.
 
