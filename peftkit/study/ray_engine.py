@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 from collections import deque
@@ -25,6 +26,7 @@ from peftkit.study.workers import Cell, Crashed, Event, Finished, Started
 
 RESTARTS = 1  # of a cell whose worker or node died
 _POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
 
 
 def run_cells_on_ray(
@@ -85,8 +87,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
     own = not ray.is_initialized()
     if own:
         try:
+            _reach(address)
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InvalidInput(
                 "the Ray cluster cannot be reached",
                 received=f"--address {address}: {one_line(error)}",
@@ -97,6 +100,13 @@ def _cluster(address: str | None) -> Iterator[Any]:
     finally:
         if own:
             ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """See that somebody listens at `host:port`: Ray itself would wait for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
 
 
 def _outcome(ray: Any, reference: Any, cell: Cell, logs: Path | None) -> Event:
