@@ -38,6 +38,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
   peftkit report DIR                               the table again; table.md, table.csv and plots
   peftkit verdict DIR|FILE.json                    no training, an adapter, or full fine-tuning?
+  peftkit advise DIR... --backbone NAME --size N   what studies say of a case that none measured
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
   peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
@@ -249,6 +250,15 @@ def _report(argv: list[str]) -> int:
     return 0
 
 
+def _advise(argv: list[str]) -> int:
+    from peftkit.advise_command import ADVISE_USAGE, advise_command
+
+    if _wants_help(argv, ADVISE_USAGE):
+        return 0
+    advise_command(argv)
+    return 0
+
+
 def _verdict(argv: list[str]) -> int:
     from peftkit.verdict_command import VERDICT_USAGE, verdict_command
 
@@ -356,6 +366,7 @@ def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "advise": _advise,
     "check": _check,
     "compare": _compare,
     "doctor": _doctor,

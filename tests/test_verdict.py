@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from peftkit.cli import main
 from peftkit.errors import InvalidInput
 from peftkit.statistics.estimates import Estimate
 from peftkit.verdict import Contrast, Results, decide, read_results
-from peftkit.verdict.deciding import judge
+from peftkit.verdict.advising import Situation, conclude, weigh
+from peftkit.verdict.deciding import Decision, judge
 from peftkit.verdict.shares import compare_shares, read_peft_suite
 
 ITEMS = 1500
@@ -271,3 +273,74 @@ def test_results_of_pefts_suite_are_imported(tmp_path: Path) -> None:
     assert read_peft_suite(tmp_path) == {"lora": 0.4}
     with pytest.raises(InvalidInput, match="no results"):
         read_peft_suite(tmp_path / "nowhere")
+
+
+# ---- advice
+
+
+def judged(decisions: dict[int, tuple[str, str | None]], *, noise: float = 0.0) -> Any:
+    """A table of one family and task, and a verdict with these decisions."""
+    place = SimpleNamespace(backbone="toy", data="toy", task="text_classification",
+                            label_noise=noise)  # fmt: skip
+    table = SimpleNamespace(place=place, records=[SimpleNamespace(backbone={"family": "bert"})])
+    found = tuple(
+        Decision(size=size, kind=kind, method=method, contrasts=())  # type: ignore[arg-type]
+        for size, (kind, method) in decisions.items()
+    )
+    return table, SimpleNamespace(decisions=found)
+
+
+STUDY = {
+    64: ("an adapter suffices", "lora"),
+    256: ("an adapter suffices", "bitfit"),
+    1024: ("full is warranted", None),
+}
+
+
+@pytest.mark.parametrize(
+    ("situation", "kind", "reason"),
+    [
+        ({"size": 64}, "an adapter suffices", ""),
+        ({"size": 100}, "an adapter suffices", ""),
+        ({"size": 1024}, "full is warranted", ""),
+        ({"size": 500}, None, "at 256 and full is warranted at 1,024"),
+        ({"size": 32}, None, "it measured 64 to 1,024"),
+        ({"size": 5000}, None, "it measured 64 to 1,024"),
+        ({"size": 64, "family": "llama"}, None, "other backbones"),
+        ({"size": 64, "task": "translation"}, None, "another task"),
+        ({"size": 64, "label_noise": 0.4}, None, "of its labels are wrong"),
+    ],
+)
+def test_advice_reaches_as_far_as_the_evidence(
+    situation: dict[str, Any], kind: str | None, reason: str
+) -> None:
+    asked = Situation(**{"family": "bert", "task": "text_classification", **situation})
+    (found,) = weigh(asked, [judged(STUDY)])
+
+    assert found.kind == kind
+    assert reason in found.reason
+    assert conclude([found])[0] == kind
+
+
+def test_a_method_is_named_where_both_sizes_name_it() -> None:
+    asked = Situation(family="bert", task="text_classification", size=100)
+
+    assert weigh(asked, [judged(STUDY)])[0].method is None
+    both = judged({64: ("an adapter suffices", "lora"), 256: ("an adapter suffices", "lora")})
+    assert weigh(asked, [both])[0].method == "lora"
+
+
+def test_studies_that_disagree_give_no_advice() -> None:
+    asked = Situation(family="bert", task="text_classification", size=64)
+    other = judged({64: ("full is warranted", None)})
+    kind, reason = conclude(weigh(asked, [judged(STUDY), other]))
+
+    assert kind is None
+    assert "disagree" in reason
+
+
+def test_advise_wants_its_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["advise", "--backbone", "twin:bert", "--size", "3"]) == 2
+    assert "folder of a study is missing" in capsys.readouterr().err
+    assert main(["advise", str(tmp_path), "--size", "3"]) == 2
+    assert "--backbone is missing" in capsys.readouterr().err

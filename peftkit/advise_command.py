@@ -1,0 +1,88 @@
+"""`peftkit advise`: what studies say of a situation that none of them measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peftkit.errors import InvalidInput, UnknownName
+from peftkit.flags import read_flags
+
+ADVISE_USAGE = """\
+peftkit advise DIR [DIR ...] --backbone NAME --size N [--task KIND] [--noise R] [--json]
+
+  DIR              the records of `peftkit study` or `peftkit compare`
+  --backbone NAME  yours: a folder, a config.json, a hub name, or bundled; its family counts
+  --size N         labelled examples that you have
+  --task KIND      text_classification (default), token_classification, ...
+  --noise R        share of your labels that are wrong, as far as you know (default 0)
+  --margin M       as for `peftkit verdict`
+
+Advice reaches no further than the evidence: the same family and kind of task, sizes within range.
+"""
+
+
+def advise_command(argv: list[str]) -> None:
+    """Print the advice, and what it rests on."""
+    from peftkit.verdict.advising import Situation, conclude, weigh
+
+    folders = _leading(argv)
+    extras = {"backbone": str, "size": int, "task": str, "noise": float, "json": bool,
+              "margin": float}  # fmt: skip
+    changes, own = read_flags(argv[len(folders) :], extras=extras)
+    for name in changes:
+        raise UnknownName("option", f"--{name}", [f"--{option}" for option in extras])
+    for name, value in {"folder of a study": folders, "--backbone": own.get("backbone"),
+                        "--size": own.get("size")}.items():  # fmt: skip
+        if not value:
+            raise InvalidInput(f"the {name} is missing", allowed=ADVISE_USAGE.splitlines()[0])
+    situation = Situation(
+        family=_family(own["backbone"]),
+        task=own.get("task", "text_classification").replace("-", "_"),
+        size=own["size"],
+        label_noise=own.get("noise", 0.0),
+    )
+    judged = [each for folder in folders for each in _judged(Path(folder), own.get("margin"))]
+    evidence = weigh(situation, judged)
+    kind, reason = conclude(evidence)
+    if own.get("json"):
+        body = {"situation": asdict(situation), "advice": kind, "reason": reason,
+                "evidence": [asdict(each) for each in evidence]}  # fmt: skip
+        print(json.dumps(body, indent=2))
+        return
+    asked = f"{situation.family}, {situation.task}, {situation.size:,} examples"
+    print(f"{asked}: {kind or f'no advice, {reason}'}")
+    for each in evidence:
+        if each.kind is None:
+            print(f"  {each.study}: says nothing of it, {each.reason}")
+        else:
+            measured = " and ".join(f"{size:,}" for size in each.sizes)
+            named = f" ({each.method})" if each.method else ""
+            print(f"  {each.study}: {each.kind}{named}, measured at {measured} examples")
+
+
+def _leading(argv: list[str]) -> list[str]:
+    """The arguments before the first flag."""
+    flags = (place for place, word in enumerate(argv) if word.startswith("-"))
+    return argv[: next(flags, len(argv))]
+
+
+def _family(name: str) -> str:
+    from peftkit.backbones import family_of, read_configuration
+
+    kind = read_configuration(name)["model_type"]
+    family = family_of(kind)
+    return family.name if family else str(kind)
+
+
+def _judged(folder: Path, margin: float | None) -> list[Any]:
+    from peftkit.record import read_records
+    from peftkit.reporting.summary import summarise
+    from peftkit.verdict.from_table import judge_tables, looks_of, read_design
+
+    records, _ = read_records(folder)
+    design = read_design(folder)
+    margin = design.get("margin") if margin is None else margin
+    return judge_tables(summarise(records), margin, looks_of(design))
