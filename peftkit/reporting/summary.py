@@ -128,6 +128,18 @@ class Table:
         """All seeds of the table, ascending."""
         return tuple(sorted({record.seed for record in self.records}))
 
+    @cached_property
+    def recorded_costs(self) -> tuple[tuple[str, str | None], ...]:
+        """Names of all numbers among the costs of any record, with phases if they have any."""
+        found: dict[tuple[str, str | None], None] = {}
+        for record in self.records:
+            for name, value in record.costs.items():
+                if isinstance(value, dict):
+                    found |= dict.fromkeys((name, phase) for phase in value)
+                elif isinstance(value, (int, float)):
+                    found[name, None] = None
+        return tuple(found)
+
     def row(self, method: str, size: int) -> Row | None:
         """The row of `method` at `size`, if there is one."""
         return next((r for r in self.rows if (r.method, r.size) == (method, size)), None)

@@ -146,16 +146,14 @@ def _other_metrics(row: Row) -> Line:
 def _costs(row: Row, table: Table) -> Line:
     """Every recorded cost; memory and energy by phase."""
     line: Line = {}
-    for record in table.records:
-        for name, value in record.costs.items():
-            if isinstance(value, dict):
-                stem, _, unit = name.rpartition("_")
-                over_seeds = "max" if name.startswith("peak_") else "mean"
-                for phase in value:
-                    line[f"{stem}_{phase}_{unit}_{over_seeds}"] = row.cost(name, phase)
-            elif isinstance(value, (int, float)):
-                is_count = name.endswith("_parameters")
-                line[name if is_count else f"{name}_mean"] = row.cost(name)
+    for name, phase in table.recorded_costs:
+        if phase is not None:
+            stem, _, unit = name.rpartition("_")
+            over_seeds = "max" if name.startswith("peak_") else "mean"
+            line[f"{stem}_{phase}_{unit}_{over_seeds}"] = row.cost(name, phase)
+        else:
+            is_count = name.endswith("_parameters")
+            line[name if is_count else f"{name}_mean"] = row.cost(name)
     return {name: _whole(value) for name, value in sorted(line.items())}
 
 
