@@ -25,6 +25,9 @@ OPTIONS = "tests/contracts/test_training_options.py"
 PADDING = "tests/contracts/test_padding.py"
 TASKS = "tests/contracts/test_tasks.py"
 LABELS = "tests/test_other_labels.py"
+MEMORY = "tests/test_memory.py"
+DECISIONS = "tests/test_decisions.py"
+VERDICT = "tests/test_verdict.py"
 PACKED = "tests/contracts/test_quantized_training.py"
 
 
@@ -317,8 +320,8 @@ FAULTS = (
     ),
     Fault(
         "blocks are never computed again", "peftkit/train.py",
-        "activation_checkpointing=training.gradient_checkpointing",
-        "activation_checkpointing=False",
+        "{checkpointing.NAME: training.gradient_checkpointing}",
+        "{checkpointing.NAME: False}",
         tests=PACKED, only="recomputed and llama and lora",
     ),
     Fault(
@@ -326,6 +329,70 @@ FAULTS = (
         "            bring_back(self.backbone.model, self.backbone.waiting)\n",
         "            pass\n",
         tests="tests/test_offload.py", only="waits and lora",
+    ),
+    Fault(
+        "activations counted as temporary", "peftkit/memory/counting.py",
+        'return "activations" if forward else "temporary"', 'return "temporary"',
+        tests=MEMORY, only="",
+    ),
+    Fault(
+        "the middle block is not repeated", "peftkit/memory/prediction.py",
+        "more = self.num_blocks - self.traced_blocks", "more = 0",
+        tests=MEMORY, only="middle_block and full",
+    ),
+    Fault(
+        "the optimizer's state left out of a prediction", "peftkit/memory/tracing.py",
+        'live.timeline.enter(size, "optimizer")', "pass",
+        tests=MEMORY, only="",
+    ),
+    Fault(
+        "no correction for several methods", "peftkit/statistics/hypotheses.py",
+        "np.minimum(1.0, np.maximum.accumulate(scaled))", "p[order]",
+        tests=DECISIONS, only="",
+    ),
+    Fault(
+        "not to differ taken for being as good", "peftkit/statistics/hypotheses.py",
+        "return float(stats.t.cdf(_distance(difference, margin), difference.df))",
+        "return float(1 - differs(difference))",
+        tests=DECISIONS, only="",
+    ),
+    Fault(
+        "crossover without the error of the items", "peftkit/statistics/crossover.py",
+        "items = num_seeds * _squares(weights, per_item)",
+        "items = 0.0 * _squares(weights, per_item)",
+        tests=DECISIONS, only="",
+    ),
+    Fault(
+        "one open method is enough for full to be warranted", "peftkit/verdict/deciding.py",
+        "if all(contrast.full_is_better for contrast in contrasts):",
+        "if any(contrast.full_is_better for contrast in contrasts):",
+        tests=VERDICT, only="",
+    ),
+    Fault(
+        "two seeds decide", "peftkit/verdict/deciding.py",
+        "FEWEST_SEEDS = 3", "FEWEST_SEEDS = 2",
+        tests=VERDICT, only="",
+    ),
+    Fault(
+        "the best of the methods named, not the cheapest", "peftkit/verdict/deciding.py",
+        "    for contrast in contrasts:\n        if contrast.is_not_worse:",
+        "    for contrast in reversed(contrasts):\n        if contrast.is_not_worse:",
+        tests=VERDICT, only="",
+    ),
+    Fault(
+        "every look at the level of one", "peftkit/verdict/deciding.py",
+        "alpha=look.alpha if look else ALPHA", "alpha=ALPHA",
+        tests=VERDICT, only="each_look",
+    ),
+    Fault(
+        "a decided size goes on", "peftkit/study/study.py",
+        "decision.is_decided or not compared", "not compared",
+        tests="tests/test_study.py", only="adaptive",
+    ),
+    Fault(
+        "the worst learning rate chosen", "peftkit/study/rates.py",
+        "place: max(rates,", "place: min(rates,",
+        tests="tests/test_study.py", only="trials",
     ),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from peftkit.cli import main
 from peftkit.errors import InvalidInput
 from peftkit.statistics.estimates import Estimate
-from peftkit.verdict import Contrast, Results, decide, read_results
+from peftkit.verdict import LOOKS, Contrast, Results, decide, read_results
 from peftkit.verdict.advising import Situation, conclude, weigh
 from peftkit.verdict.deciding import Decision, judge
 from peftkit.verdict.shares import compare_shares, read_peft_suite
@@ -124,6 +124,28 @@ def test_an_open_comparison_says_what_would_decide_it() -> None:
     assert needs.power < 0.8
     assert needs.seeds is None or needs.seeds > 3
     assert needs.items is None or needs.items > ITEMS
+
+
+def test_each_look_has_a_level_of_its_own_and_what_was_shown_stays_shown() -> None:
+    """At 3 seeds p lies between the level of the first look and 5 %: it is not decided yet."""
+    gaps = {"none": {64: 0.10}, "lora": {64: 0.0}}
+    results = study(gaps, seeds=8, untrained=frozenset({"none"}))
+    at_three = {
+        margin: decide(results, margin, looks=LOOKS[:1]).decisions[0]
+        for margin in np.arange(0.004, 0.02, 0.0005)
+    }
+    between = {
+        margin: d for margin, d in at_three.items()
+        if LOOKS[0].alpha < min(c.p_not_worse for c in d.contrasts) <= 0.05
+    }  # fmt: skip
+
+    assert between
+    assert {d.kind for d in between.values()} == {"undecided"}
+    last = decide(results, min(between), looks=LOOKS).decisions[0]
+    assert last.look in LOOKS[1:]
+    by_method = {c.method: c for c in last.contrasts}
+    assert by_method["none"].difference.num_seeds == 3  # shown at the first look
+    assert by_method["none"].alpha == LOOKS[0].alpha
 
 
 def test_a_method_without_runs_in_common_is_named_and_nothing_else() -> None:
