@@ -53,9 +53,15 @@ def expectation(records: list[Record], name: str) -> str:
     seconds = sorted(r.costs["train_seconds"] for r in records)
     memory = max(r.costs["peak_memory_bytes"]["train"] for r in records)
     device = records[0].environment["device_name"]
+    if len(values) == 1:
+        found = f"{values[0]:.{digits}f}{unit} with one seed, {seconds[0]:.0f} s"
+    else:
+        found = (
+            f"{min(values):.{digits}f} to {max(values):.{digits}f}{unit} over {len(values)} seeds, "
+            f"{seconds[0]:.0f} to {seconds[-1]:.0f} s"
+        )
     return (
-        f"{metric.name} {min(values):.{digits}f} to {max(values):.{digits}f}{unit} over "
-        f"{len(values)} seeds, {seconds[0]:.0f} to {seconds[-1]:.0f} s of training and\n"
+        f"{metric.name} {found} of training and\n"
         f"{size_in_bytes(memory)} on one core of an {device} (records: benchmarks/results/{name})."
     )
 
