@@ -7,7 +7,7 @@ with the head of the first stage on the body as the second stage left it. With `
 adapter is carried: `--carry new_adapter` (folded in, a new one on it) or `--carry same_adapter`.
 
 Expect: first data set 71.0 % accuracy after the first stage, 66.0 % after the second (chance 20.0),
-second data set 67.4 % (seed 0, 500 test rows each, 5 minutes of training on one core of an AMD EPYC).
+second data set 67.4 % (seed 0, 500 test rows each, 5 minutes on one core of an AMD EPYC).
 Follows: plain sequential fine-tuning, both stages full.
 """
 

@@ -67,7 +67,7 @@ def write_page(
     parts = []
     for group in _by_noise(judged):
         parts.append(_section(group, specifications, folder))
-    parts.append(_how(judged, folder, design))
+    parts.append(_how(judged, design))
     title = "; ".join(dict.fromkeys(notes.heading(table) for table, _ in judged))
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(f"peftkit: {title}"),
@@ -217,7 +217,7 @@ def _unfinished(tables: Sequence[Table]) -> str:
     return f"<h2>Cells without a result</h2><ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _how(judged: Sequence[Judged], folder: Path, design: dict[str, Any] | None) -> str:
+def _how(judged: Sequence[Judged], design: dict[str, Any] | None) -> str:
     """How it was measured, and how to do it again."""
     tables = [table for table, _ in judged]
     records = [record for table in tables for record in table.records]
@@ -243,9 +243,7 @@ def _how(judged: Sequence[Judged], folder: Path, design: dict[str, Any] | None) 
                 f"{_text(_skipped(skipped))}.</li>"
             )
     shown.append("</ul><p>To see it again:</p>")
-    shown.append(
-        f"<pre>peftkit report {_text(folder.name)}\npeftkit verdict {_text(folder.name)}</pre>"
-    )
+    shown.append("<pre>peftkit report DIR\npeftkit verdict DIR</pre>")
     return "\n".join(shown)
 
 
