@@ -87,22 +87,23 @@ UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {
 }
 
 
+SHARE = 9  # one of so many cells is tried without `-m matrix`
 # Families that can carry text classification at all.
 CLASSIFIERS = tuple(f for f in FAMILIES if ("full", f) not in UNSUPPORTED[TASKS[0]])
 
 
-def by_default(method: str, family: str, task: str = TASKS[0], *, share: int = 5) -> bool:
+def by_default(method: str, family: str, task: str = TASKS[0], *, share: int = SHARE) -> bool:
     """Whether a cell is tried without `-m matrix`.
 
     One of `share` cells, in a pattern that has every method and every family; for text
     classification also all of BERT, of LoRA and of scratch, which others are compared with.
     """
     number = METHODS.index(method) + FAMILIES.index(family) + TASKS.index(task)
-    always = share == 5 and (family == "bert" or method in ("lora", "scratch"))
+    always = share == SHARE and (family == "bert" or method in ("lora", "scratch"))
     return always or number % share == 0
 
 
-def parameters(cells: Iterable[tuple[str, ...]], *, share: int = 5) -> list[Any]:
+def parameters(cells: Iterable[tuple[str, ...]], *, share: int = SHARE) -> list[Any]:
     """Cells as parameters of a test: method and family, and a task where there are several."""
     return [
         pytest.param(
@@ -112,7 +113,7 @@ def parameters(cells: Iterable[tuple[str, ...]], *, share: int = 5) -> list[Any]
     ]
 
 
-def pairs(methods: tuple[str, ...], *, share: int = 5) -> Any:
+def pairs(methods: tuple[str, ...], *, share: int = SHARE) -> Any:
     """Every method given on every family that can carry it, for text classification."""
     every = [(m, f) for m in methods for f in FAMILIES if (m, f) not in UNSUPPORTED[TASKS[0]]]
     return pytest.mark.parametrize(("method", "family"), parameters(every, share=share))

@@ -221,7 +221,11 @@ def test_language_models_are_carried_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "carry"),
-    [("lora", "new_adapter"), pytest.param("lora", "same_adapter", marks=MATRIX)],
+    [
+        pytest.param("lora", "new_adapter", marks=MATRIX),
+        pytest.param("lora", "same_adapter", marks=MATRIX),
+        ("full", "full"),
+    ],
 )
 def test_killed_and_called_again_it_goes_on_after_the_last_finished_stage(
     recipes: Callable[..., list[Recipe]], tmp_path: Path, method: str, carry: str
