@@ -9,7 +9,7 @@ is a file below `cells`, and is not simulated again; `calibration.md` is the tab
 
 - **Verdicts** with the true gap at the margin (2,000 studies; each direction is wrong on its own
   side) and off it (500): read by the Wilson 95 % limits of the rate of wrong ones; beside the share
-  that is decided what the closed form says.
+  that is decided what the closed form says. "looks": after 3, 5 and 8 seeds, as `--adaptive` looks.
 - **Crossover sets** (500 studies): how often they hold the true size, over all studies; how many
   have both ends, and how far apart these are.
 """
@@ -32,7 +32,7 @@ from peftkit.record import write_atomically
 from peftkit.statistics.crossover import crossover
 from peftkit.statistics.hypotheses import wilson
 from peftkit.statistics.power import Components, power
-from peftkit.verdict import Results, decide
+from peftkit.verdict import LOOKS, Results, decide
 
 OUT = Path(__file__).parent / "results" / "calibration"
 ACCURACY, DISCORDANCE, MARGIN = 0.85, 0.10, 0.01
@@ -55,7 +55,7 @@ SHAPES = ((3, 1000), (5, 1300), (10, 4500))
 class Setting:
     """What is simulated."""
 
-    kind: str  # "gap", "ladder" or a name of CURVES
+    kind: str  # "gap", "looks", "ladder" or a name of CURVES
     gap: float  # points
     spread: float  # points
     seeds: int
@@ -110,7 +110,9 @@ def results(setting: Setting, random: np.random.Generator) -> Results:
 def judged(setting: Setting, random: np.random.Generator) -> tuple[bool, bool, bool]:
     """Whether a method whose gap is the margin or more was called enough; full warranted where no
     gap is more than that; and whether anything was decided."""
-    decision = decide(results(setting, random), MARGIN, with_needs=False).decisions[0]
+    looks = LOOKS if setting.kind == "looks" else ()
+    study = results(setting, random)
+    decision = decide(study, MARGIN, looks=looks, with_needs=False).decisions[0]
     gaps = LADDER_GAPS if setting.kind == "ladder" else (setting.gap,)
     named = None if decision.method is None else int(decision.method.split()[1])
     enough_wrong = named is not None and gaps[named] >= 100 * MARGIN
@@ -204,6 +206,10 @@ def settings(*, smoke: bool) -> list[Setting]:
                     studies = 2000 if gap == 100 * MARGIN else 500
                     found.append(Setting("gap", gap, spread, seeds, items, few or studies))
                 found.append(Setting("ladder", 0.0, spread, seeds, items, few or 500))
+        for items in ITEMS:
+            for gap in GAPS:
+                studies = 2000 if gap == 100 * MARGIN else 500
+                found.append(Setting("looks", gap, spread, LOOKS[-1].seeds, items, few or studies))
     for curve in CURVES:
         for spread in SPREADS:
             for seeds, items in SHAPES:
@@ -225,12 +231,12 @@ def table(out: Path) -> str:
         "| closed form % |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    verdicts = [cell for cell in cells if cell["kind"] in ("gap", "ladder")]
+    verdicts = [cell for cell in cells if cell["kind"] not in CURVES]
     for c in sorted(
         verdicts, key=lambda c: (c["kind"], c["gap"], c["spread"], c["seeds"], c["items"])
     ):
         closed = f"{100 * c['closed_form']:.0f}" if "closed_form" in c else "-"
-        gap = f"{c['gap']:g}" if c["kind"] == "gap" else ", ".join(f"{g:g}" for g in LADDER_GAPS)
+        gap = f"{c['gap']:g}" if c["kind"] != "ladder" else ", ".join(f"{g:g}" for g in LADDER_GAPS)
         lines.append(
             f"| {c['kind']} | {gap} | {c['spread']:g} | {c['seeds']} | {c['items']} "
             f"| {c['studies']} | {_rate(c['wrong_enough'], c['studies'])} "
