@@ -353,7 +353,7 @@ FAULTS = (
     Fault(
         "not to differ taken for being as good", "peftkit/statistics/hypotheses.py",
         "return float(stats.t.cdf(_distance(difference, margin), difference.df))",
-        "return float(1 - differs(difference))",
+        "return float(1 - 2 * stats.t.sf(abs(_distance(difference, 0.0)), difference.df))",
         tests=DECISIONS, only="",
     ),
     Fault(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peftkit.cli import main
 from peftkit.record import Record
 from peftkit.reporting import report
 from peftkit.reporting.page import PAGE
@@ -95,6 +96,32 @@ def test_two_reports_of_the_same_records_are_the_same_bytes(folder: Path) -> Non
     first = written(folder)
 
     assert written(folder) == first
+
+
+def test_a_page_of_nothing_that_worked_and_of_references_alone_is_written(tmp_path: Path) -> None:
+    for size in (64, 256):
+        failed = record("full", size, 0, status="failed", error="RuntimeError: no")
+        failed.write(tmp_path / "failed" / "records" / f"{size}.json")
+        words = record("none", size, 0)
+        words.recipe["method"]["name"] = "tfidf"
+        words.write(tmp_path / "references" / "records" / f"{size}.json")
+
+    assert "Cells without a result" in written(tmp_path / "failed")
+    assert "tfidf" in written(tmp_path / "references")
+
+
+def test_one_seed_of_a_metric_without_items_has_no_p_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in ("lora", "full"):
+        found = record(method, 64, 0, predictions={})
+        found.write(tmp_path / "records" / f"{method}.json")
+
+    assert "undecided" in written(tmp_path)
+    capsys.readouterr()
+    assert main(["verdict", str(tmp_path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert printed[0]["decisions"][0]["contrasts"][0]["p_not_worse"] is None
 
 
 def test_nothing_is_fetched(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -26,7 +27,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print(Text(f"margin {margin}; differences are {results.full} minus method", "dim"))
     for decision in verdict.decisions:
         console.print()
-        console.print(Text(wording.headline(verdict, decision), style="bold"))
+        console.print(Text(wording.headline(decision), style="bold"))
         if decision.contrasts:
             console.print(_grid(verdict, decision.contrasts))
         for contrast in decision.contrasts:
@@ -80,13 +81,13 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
                     {
                         "method": c.method,
                         "difference": c.difference.mean,
-                        "standard_error": c.difference.standard_error,
+                        "standard_error": _number(c.difference.standard_error),
                         "df": c.difference.df,
                         "num_seeds": c.difference.num_seeds,
                         "num_items": c.difference.num_items,
-                        "p_not_worse": c.p_not_worse,
-                        "p_full_better": c.p_full_better,
-                        "p_equivalent": c.p_equivalent,
+                        "p_not_worse": _number(c.p_not_worse),
+                        "p_full_better": _number(c.p_full_better),
+                        "p_equivalent": _number(c.p_equivalent),
                         "needs": None if c.needs is None else dataclasses.asdict(c.needs),
                     }
                     for c in decision.contrasts
@@ -99,3 +100,8 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
             for method, found in verdict.crossovers.items()
         },
     }
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no "not a number"."""
+    return value if math.isfinite(value) else None

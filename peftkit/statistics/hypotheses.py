@@ -41,11 +41,6 @@ def equivalent(difference: Estimate, margin: float) -> float:
     return max(not_worse(difference, margin), better_by(difference, -margin))
 
 
-def differs(difference: Estimate) -> float:
-    """Return the two-sided p of "they do not differ"."""
-    return float(2 * stats.t.sf(abs(_distance(difference, 0.0)), difference.df))
-
-
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     """p-values adjusted for there being several of them (Holm, Scand. J. Stat. 6, 1979).
 

@@ -7,7 +7,6 @@ an ordinary run with the seed 0, so the one that is chosen is a cell of the stud
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +128,4 @@ def take_over(records: Sequence[Record], search: Path, out: Path) -> None:
     for record in records:
         target = folder.record(record.key)
         if not target.exists() and origin.record(record.key).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(origin.record(record.key), target.with_name(f".{target.name}.copy"))
-            target.with_name(f".{target.name}.copy").replace(target)
+            write_atomically(target, origin.record(record.key).read_text(encoding="utf-8"))

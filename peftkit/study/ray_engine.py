@@ -115,7 +115,7 @@ def _outcome(ray: Any, reference: Any, cell: Cell, logs: Path | None) -> Event:
         result, packed, printed = ray.get(reference)
     except ray.exceptions.OutOfMemoryError as error:
         return Crashed(cell.key, one_line(error), None, out_of_memory=True)
-    except (ray.exceptions.RayError, Exception) as error:
+    except Exception as error:  # of Ray, or one that the cell itself did not catch
         return Crashed(cell.key, one_line(error), None, out_of_memory=False)
     if logs is not None:
         (logs / f"{cell.key}.log").write_text(printed, encoding="utf-8")

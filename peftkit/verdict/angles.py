@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from peftkit.quantities import PLUS_MINUS
@@ -30,7 +31,7 @@ def angles(table: Table, verdict: Verdict, noisy: Sequence[tuple[Table, Verdict]
         _performance(table, verdict),
         _complexity(table, verdict),
         _amount(table, verdict),
-        _quality(table, verdict, noisy),
+        _quality(table, noisy),
     ]
 
 
@@ -89,7 +90,7 @@ def _complexity(table: Table, verdict: Verdict) -> str:
 
 
 def _amount(table: Table, verdict: Verdict) -> str:
-    said = [f"{wording.headline(verdict, decision)}." for decision in verdict.decisions]
+    said = [f"{wording.headline(decision)}." for decision in verdict.decisions]
     if len(verdict.decisions) < 2:
         said.append("One size says nothing of what more data would change.")
     for method, found in verdict.crossovers.items():
@@ -102,7 +103,7 @@ def _amount(table: Table, verdict: Verdict) -> str:
     return " ".join(said)
 
 
-def _quality(table: Table, verdict: Verdict, noisy: Sequence[tuple[Table, Verdict]]) -> str:
+def _quality(table: Table, noisy: Sequence[tuple[Table, Verdict]]) -> str:
     if not noisy:
         return "Only the labels as they are were measured; --noises says what wrong ones cost."
     said = []
@@ -116,7 +117,7 @@ def _quality(table: Table, verdict: Verdict, noisy: Sequence[tuple[Table, Verdic
             if before and after and before.quality and after.quality:
                 gap = table.metric.scale * (after.quality.mean - before.quality.mean)
                 lost.append(f"{method} {gap:+.1f}")
-        said.append(f"With {share}: {wording.headline(found, decision)}; {', '.join(lost)}.")
+        said.append(f"With {share}: {wording.headline(decision)}; {', '.join(lost)}.")
     return " ".join(said)
 
 
@@ -146,4 +147,4 @@ def _score(table: Table, row: Row | None) -> str:
         return "nothing (no run ended well)"
     scale, half = table.metric.scale, row.quality.half_width()
     shown = f"{table.metric.name} {scale * row.quality.mean:.1f}"
-    return shown if half != half else f"{shown} {PLUS_MINUS} {scale * half:.1f}"
+    return shown if math.isnan(half) else f"{shown} {PLUS_MINUS} {scale * half:.1f}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from peftkit.quantities import PLUS_MINUS
+from peftkit.quantities import ABSENT, PLUS_MINUS
 from peftkit.verdict.deciding import FEWEST_SEEDS
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from peftkit.verdict.deciding import Contrast, Decision, Needs, Verdict
 
 
-def headline(verdict: Verdict, decision: Decision) -> str:
+def headline(decision: Decision) -> str:
     """The verdict at one size."""
     said: str = decision.kind
     if decision.method is not None:
@@ -28,7 +29,7 @@ def difference(verdict: Verdict, contrast: Contrast) -> str:
     """`-0.31 +- 0.82`: full minus method with its 95 % interval, in the unit shown."""
     scale, found = verdict.results.scale, contrast.difference
     half = found.half_width()
-    if half != half:
+    if math.isnan(half):
         return f"{scale * found.mean:+.2f}"
     return f"{scale * found.mean:+.2f} {PLUS_MINUS} {scale * half:.2f}"
 
@@ -43,7 +44,9 @@ def standing(contrast: Contrast) -> str:
 
 
 def p_value(p: float) -> str:
-    """`.023`, `<.001`."""
+    """`.023`, `<.001`; `-` where there is none, as with one seed of a metric without items."""
+    if math.isnan(p):
+        return ABSENT
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 

@@ -62,7 +62,8 @@ def point(table: Table, row: Row) -> dict[str, Any]:
 
 def frontier(table: Table) -> Chart | None:
     """Quality against a cost that the reader chooses, at a size that the reader chooses."""
-    points = [point(table, row) for row in table.rows if row.quality]
+    shown = [row for row in table.rows if row.quality and row.rung not in ("reference", "")]
+    points = [point(table, row) for row in shown]
     choices = [name for name in COSTS if any(p[name] for p in points)]
     if not choices:
         return None
@@ -71,7 +72,7 @@ def frontier(table: Table) -> Chart | None:
             each[name] = each[name] or None  # nothing has no place on a logarithmic axis
     largest = max(table.sizes)
     return _chart(
-        [p for p in points if p["rung"] not in ("reference", "unknown")],
+        points,
         [
             {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {"y": _y(table, "low"),
              "y2": {"field": "high"}}},
@@ -147,8 +148,8 @@ def differences(verdict: Verdict) -> Chart | None:
                     "low": _number(scale * (contrast.difference.mean - half)),
                     "high": _number(scale * (contrast.difference.mean + half)),
                     "seeds": contrast.difference.num_seeds,
-                    "p not worse": round(contrast.p_not_worse, 4),
-                    "p full better": round(contrast.p_full_better, 4),
+                    "p not worse": _number(contrast.p_not_worse),
+                    "p full better": _number(contrast.p_full_better),
                 }
             )
     if not points:
@@ -255,7 +256,9 @@ def _chart(
     params: Sequence[Chart] = (),
     transform: Sequence[Chart] = (),
     choices: dict[str, str] | None = None,
-) -> Chart:
+) -> Chart | None:
+    if not points:
+        return None
     methods = [method for method in table.methods if any(p["method"] == method for p in points)]
     return {
         "$schema": SCHEMA,

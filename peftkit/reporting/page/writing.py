@@ -20,7 +20,6 @@ from peftkit.verdict import wording
 from peftkit.verdict.angles import ANGLES, angles
 
 if TYPE_CHECKING:
-    from peftkit.record import Record
     from peftkit.reporting.summary import Row, Table
     from peftkit.verdict import Verdict
 
@@ -140,9 +139,9 @@ def _section(group: list[Judged], specifications: dict[str, Any], folder: Path) 
 
 def _verdict(table: Table, verdict: Verdict, noisy: list[tuple[Table, Verdict]]) -> str:
     margin = f"{verdict.results.scale * verdict.margin:g} {verdict.results.unit}"
-    lines = "<br>".join(_text(wording.headline(verdict, d)) for d in verdict.decisions[:-1])
+    lines = "<br>".join(_text(wording.headline(d)) for d in verdict.decisions[:-1])
     final = verdict.final
-    head = f"<strong>{_text(wording.headline(verdict, final))}</strong>" if final else ""
+    head = f"<strong>{_text(wording.headline(final))}</strong>" if final else ""
     said = "".join(
         f"<h3>{angle}</h3><p>{_marked(text)}</p>"
         for angle, text in zip(ANGLES, angles(table, verdict, noisy), strict=True)
@@ -224,7 +223,9 @@ def _how(judged: Sequence[Judged], design: dict[str, Any] | None) -> str:
     shown = ["<h2>How this was measured</h2><ul>"]
     shown += [f"<li>{_text(notes.reading(t))} {_text(notes.costs(t))}</li>" for t in tables[:1]]
     shown += [f"<li>{_text(notes.heading(t))}: {_text(notes.origin(t))}</li>" for t in tables]
-    shown.append(f"<li>{len(records)} records; {_text(_versions(records))}</li>")
+    versions = "; ".join(dict.fromkeys(filter(None, map(notes.versions, tables))))
+    counted = notes.counted(len(records), "record")
+    shown.append(f"<li>{_text(f'{counted}; {versions}' if versions else counted)}</li>")
     for note in dict.fromkeys(note for table in tables for note in table.notes):
         shown.append(f"<li>{_text(note)}</li>")
     if design:
@@ -252,16 +253,6 @@ def _skipped(skipped: Sequence[dict[str, Any]]) -> str:
     for each in skipped:
         seeds[each["method"], each["size"]] += 1
     return ", ".join(f"{m} at {n or 'all'} ({count})" for (m, n), count in seeds.items())
-
-
-def _versions(records: Sequence[Record]) -> str:
-    found: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        for name in ("peftkit", "python", "torch", "transformers", "peft", "device", "cpu", "gpu"):
-            value = record.environment.get(name)
-            if value:
-                found[name].add(str(value))
-    return ", ".join(f"{name} {' or '.join(sorted(values))}" for name, values in found.items())
 
 
 def _trials(folder: Path) -> list[dict[str, Any]]:
