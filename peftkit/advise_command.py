@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
 
-ADVISE_USAGE = """\
+USAGE = """\
 peftkit advise DIR [DIR ...] --backbone NAME --size N [--task KIND] [--noise R] [--json]
 
   DIR              the records of `peftkit study` or `peftkit compare`
@@ -27,6 +26,7 @@ Advice reaches no further than the evidence: the same family and kind of task, s
 def advise_command(argv: list[str]) -> None:
     """Print the advice, and what it rests on."""
     from peftkit.verdict.advising import Situation, conclude, weigh
+    from peftkit.verdict.from_table import judge_folder
 
     folders = _leading(argv)
     extras = {"backbone": str, "size": int, "task": str, "noise": float, "json": bool,
@@ -37,14 +37,15 @@ def advise_command(argv: list[str]) -> None:
     for name, value in {"folder of a study": folders, "--backbone": own.get("backbone"),
                         "--size": own.get("size")}.items():  # fmt: skip
         if not value:
-            raise InvalidInput(f"the {name} is missing", allowed=ADVISE_USAGE.splitlines()[0])
+            raise InvalidInput(f"the {name} is missing", allowed=USAGE.splitlines()[0])
     situation = Situation(
         family=_family(own["backbone"]),
         task=own.get("task", "text_classification").replace("-", "_"),
         size=own["size"],
         label_noise=own.get("noise", 0.0),
     )
-    judged = [each for folder in folders for each in _judged(Path(folder), own.get("margin"))]
+    margin = own.get("margin")
+    judged = [each for folder in folders for each in judge_folder(Path(folder), margin)[1]]
     evidence = weigh(situation, judged)
     kind, reason = conclude(evidence)
     if own.get("json"):
@@ -75,14 +76,3 @@ def _family(name: str) -> str:
     kind = read_configuration(name)["model_type"]
     family = family_of(kind)
     return family.name if family else str(kind)
-
-
-def _judged(folder: Path, margin: float | None) -> list[Any]:
-    from peftkit.record import read_records
-    from peftkit.reporting.summary import summarise
-    from peftkit.verdict.from_table import judge_tables, looks_of, read_design
-
-    records, _ = read_records(folder)
-    design = read_design(folder)
-    margin = design.get("margin") if margin is None else margin
-    return judge_tables(summarise(records), margin, looks_of(design))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peftkit.checks.shown import ShownRow
     from peftkit.recipe import Recipe
 
-CHECK_USAGE = """\
+USAGE = """\
 peftkit check --task NAME [--backbone NAME] [--show N] [--json] [OPTIONS]
 
   --show N   N training rows (or parts of long ones) token by token, what is trained on marked

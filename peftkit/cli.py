@@ -6,6 +6,7 @@ a result has status 1.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ from peftkit.errors import (
 if TYPE_CHECKING:
     from peftkit.recipe import Recipe
 
+Command = Callable[[list[str]], int]
 USAGE = """\
 Does a pretrained model need training, is a small adapter enough, or is full retraining warranted?
 
@@ -109,23 +111,26 @@ def _doctor(argv: list[str]) -> int:
     return 0
 
 
-def _check(argv: list[str]) -> int:
-    from peftkit.check_command import CHECK_USAGE, check_command
-    from peftkit.environment import quiet_libraries
+def _elsewhere(name: str, *, recipe: bool = False, loud: bool = False) -> Command:
+    """A command with a module of its own, `NAME_command`, which has its USAGE and a function.
 
-    if _wants_help(argv, CHECK_USAGE, recipe=True):
-        return 0
-    quiet_libraries()
-    return check_command(argv)
+    Args:
+        name: Of the command.
+        recipe: Whether its options include those of a recipe.
+        loud: Whether it loads no library that would have to be silenced.
+    """
 
+    def command(argv: list[str]) -> int:
+        module = importlib.import_module(f"peftkit.{name}_command")
+        if _wants_help(argv, module.USAGE, recipe=recipe):
+            return 0
+        if not loud:
+            from peftkit.environment import quiet_libraries
 
-def _plan(argv: list[str]) -> int:
-    from peftkit.plan_command import PLAN_USAGE, plan_command
+            quiet_libraries()
+        return getattr(module, f"{name}_command")(argv) or 0
 
-    if _wants_help(argv, PLAN_USAGE, recipe=True):
-        return 0
-    plan_command(argv)
-    return 0
+    return command
 
 
 def run_command(argv: list[str], base: Recipe | None = None) -> int:
@@ -191,55 +196,6 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
     return out
 
 
-def _compare(argv: list[str]) -> int:
-    from peftkit.compare_command import compare_command
-    from peftkit.environment import quiet_libraries
-
-    if _wants_help(argv, COMPARE_USAGE, recipe=True):
-        return 0
-    quiet_libraries()
-    compare_command(argv)
-    return 0
-
-
-COMPARE_USAGE = """\
-peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--out DIR] [OPTIONS]
-
-  --methods A,B         methods; options in brackets: lora,lora:rank=64,full
-  --sizes N,N           training examples, nested subsets (default 128,512)
-  --noises R,R          shares of wrong training labels (default 0)
-  --seeds N             seeds 0 to N-1 (default 2)
-  --out DIR             records, tables, plots, models (default out/compare)
-  --workers N           cells at a time (default: cores over threads, or one a GPU)
-  --keep-weights WHICH  best (a method), all, none (default best)
-  --force               run even cells that would not fit into memory, by prediction
-  --engine ray          on a Ray cluster: this machine, or --address of one that runs
-  --dry-run             list the cells, time and disk, and stop
-"""
-
-
-def _study(argv: list[str]) -> int:
-    from peftkit.environment import quiet_libraries
-    from peftkit.study_command import STUDY_USAGE, study_command
-
-    if _wants_help(argv, STUDY_USAGE, recipe=True):
-        return 0
-    quiet_libraries()
-    study_command(argv)
-    return 0
-
-
-def _sequence(argv: list[str]) -> int:
-    from peftkit.environment import quiet_libraries
-    from peftkit.sequence_command import USAGE, sequence_command
-
-    if _wants_help(argv, USAGE, recipe=True):
-        return 0
-    quiet_libraries()
-    sequence_command(argv)
-    return 0
-
-
 def _report(argv: list[str]) -> int:
     from peftkit.reporting import report
 
@@ -247,24 +203,6 @@ def _report(argv: list[str]) -> int:
         return 0
     folder = _one_folder(argv, "peftkit report DIR")
     report(folder)
-    return 0
-
-
-def _advise(argv: list[str]) -> int:
-    from peftkit.advise_command import ADVISE_USAGE, advise_command
-
-    if _wants_help(argv, ADVISE_USAGE):
-        return 0
-    advise_command(argv)
-    return 0
-
-
-def _verdict(argv: list[str]) -> int:
-    from peftkit.verdict_command import VERDICT_USAGE, verdict_command
-
-    if _wants_help(argv, VERDICT_USAGE):
-        return 0
-    verdict_command(argv)
     return 0
 
 
@@ -365,18 +303,18 @@ def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
         raise UnknownName("option", f"--{name}", [f"--{option}" for option in known])
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "advise": _advise,
-    "check": _check,
-    "compare": _compare,
+COMMANDS: dict[str, Command] = {
+    "advise": _elsewhere("advise", loud=True),
+    "check": _elsewhere("check", recipe=True),
+    "compare": _elsewhere("compare", recipe=True),
     "doctor": _doctor,
     "evaluate": _evaluate,
     "list": _list,
-    "plan": _plan,
+    "plan": _elsewhere("plan", recipe=True, loud=True),
     "predict": _predict,
     "report": _report,
     "run": run_command,
-    "sequence": _sequence,
-    "study": _study,
-    "verdict": _verdict,
+    "sequence": _elsewhere("sequence", recipe=True),
+    "study": _elsewhere("study", recipe=True),
+    "verdict": _elsewhere("verdict", loud=True),
 }

@@ -12,6 +12,20 @@ from peftkit.overrides import read_mapping
 if TYPE_CHECKING:
     from peftkit.study import Comparison, Plan
 
+USAGE = """\
+peftkit compare [--methods A,B,...] [--task NAME] [--sizes N,N] [--seeds N] [--out DIR] [OPTIONS]
+
+  --methods A,B         methods; options in brackets: lora,lora:rank=64,full
+  --sizes N,N           training examples, nested subsets (default 128,512)
+  --noises R,R          shares of wrong training labels (default 0)
+  --seeds N             seeds 0 to N-1 (default 2)
+  --out DIR             records, tables, plots, models (default out/compare)
+  --workers N           cells at a time (default: cores over threads, or one a GPU)
+  --keep-weights WHICH  best (a method), all, none (default best)
+  --force               run even cells that would not fit into memory, by prediction
+  --engine ray          on a Ray cluster: this machine, or --address of one that runs
+  --dry-run             list the cells, time and disk, and stop
+"""
 # The ladder in nine rungs: what no transformer, no training, a new head, four small adapters, all
 # parameters, and no pretraining come to.
 LADDER = (

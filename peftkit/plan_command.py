@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftkit.memory.plan import Cell, Row, Way
     from peftkit.reporting.planned import Ticker
 
-PLAN_USAGE = """\
+USAGE = """\
 peftkit plan --backbone NAME --gpu SIZE [--batch N] [--length N] [--methods A,B] [OPTIONS]
 
   --backbone NAME   a hub name (config.json alone is fetched), a folder, a config.json, or bundled

@@ -13,7 +13,7 @@ from peftkit.overrides import read_mapping
 if TYPE_CHECKING:
     from peftkit.study import Study
 
-STUDY_USAGE = """\
+USAGE = """\
 peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR] [OPTIONS]
 
   FILE.yaml             any of the following by name (methods: [none, lora, full]), and training

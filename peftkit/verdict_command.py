@@ -14,7 +14,7 @@ from peftkit.verdict.results import POINT
 if TYPE_CHECKING:
     from peftkit.verdict import Verdict
 
-VERDICT_USAGE = """\
+USAGE = """\
 peftkit verdict DIR|FILE.json [--margin 1] [--json]
 
   DIR          the records of `peftkit study` or `peftkit compare`
@@ -29,7 +29,7 @@ peftkit verdict DIR|FILE.json [--margin 1] [--json]
 def verdict_command(argv: list[str]) -> None:
     """Print the verdict on a folder of records, or on a file of results per item."""
     if not argv or argv[0].startswith("-"):
-        raise InvalidInput("the folder or file is missing", allowed=VERDICT_USAGE.splitlines()[0])
+        raise InvalidInput("the folder or file is missing", allowed=USAGE.splitlines()[0])
     changes, own = read_flags(argv[1:], extras={"margin": float, "json": bool})
     for name in changes:
         raise UnknownName("option", f"--{name}", ["--margin", "--json"])
@@ -58,25 +58,19 @@ def _of_file(path: Path, margin: float | None) -> Verdict:
 
 
 def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
-    from peftkit.record import read_records
-    from peftkit.reporting.summary import summarise
-    from peftkit.verdict.from_table import judge_tables, looks_of, read_design, results_of
+    from peftkit.verdict.from_table import judge_folder, results_of
 
-    records, problems = read_records(folder)
-    if not records:
-        raise InvalidInput(f"no whole record in {folder}", received="; ".join(problems))
-    design, tables = read_design(folder), summarise(records)
-    margin = design.get("margin") if margin is None else margin
-    found = [verdict for _, verdict in judge_tables(tables, margin, looks_of(design))]
+    tables, found = judge_folder(folder, margin)
     if not found:
         for results in filter(None, map(results_of, tables)):
             raise _no_margin(results.name, results.unit)
+        methods = sorted({method for table in tables for method in table.methods})
         raise InvalidInput(
             f"{folder} holds no full fine-tuning beside a cheaper method",
-            received=f"the methods {', '.join(sorted({r.method for r in records}))}",
+            received=f"the methods {', '.join(methods)}",
             next_step="peftkit study --methods none,lora,full --out DIR",
         )
-    return found
+    return [verdict for _, verdict in found]
 
 
 def _no_margin(name: str, unit: str) -> InvalidInput:

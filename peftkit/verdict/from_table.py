@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from peftkit.errors import InvalidInput
 from peftkit.reporting.notes import heading
 from peftkit.reporting.pairing import item_scores_of, value_of
 from peftkit.verdict.deciding import Look, Verdict, decide
@@ -84,6 +85,31 @@ def judge_tables(
             wide = POINT if margin is None else margin
             found.append((table, decide(results, wide / results.scale, looks=looks)))
     return found
+
+
+def judge_folder(folder: Path, margin: float | None = None) -> tuple[list[Table], list[Judged]]:
+    """All tables of a folder of records, and those of them that there is a verdict on.
+
+    Args:
+        folder: Of `peftkit study`, whose design then counts, or of `peftkit compare`.
+        margin: As for `judge_tables`; none: the study's own, if it is one.
+
+    Raises:
+        InvalidInput: There is no whole record in it.
+    """
+    from peftkit.record import read_records
+    from peftkit.reporting.summary import summarise
+
+    records, problems = read_records(folder)
+    if not records:
+        raise InvalidInput(
+            f"no whole record in {folder}",
+            received="; ".join(problems),
+            next_step="delete these files and run the same command again",
+        )
+    design, tables = read_design(folder), summarise(records)
+    margin = design.get("margin") if margin is None else margin
+    return tables, judge_tables(tables, margin, looks_of(design))
 
 
 def read_design(folder: Path) -> dict[str, Any]:
