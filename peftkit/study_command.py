@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit import compare_command
 from peftkit.compare_command import LADDER, seeds_of, size_of
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
@@ -33,22 +34,12 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
 """
 OUT = "out/study"
 EXTRAS: dict[str, Any] = {
-    "methods": tuple[str, ...],
+    **{name: kind for name, kind in compare_command.EXTRAS.items() if name != "dry_run"},
     "tasks": tuple[str, ...],
     "backbones": tuple[str, ...],
-    "sizes": tuple[str, ...],
-    "noises": tuple[float, ...],
-    "seeds": str,
     "trials": int,
     "margin": float,
     "adaptive": bool,
-    "out": str,
-    "workers": int,
-    "keep_weights": str,
-    "engine": str,
-    "address": str,
-    "force": bool,
-    "quiet": bool,
 }
 
 

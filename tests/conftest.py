@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import os
 import signal
 import socket
@@ -59,8 +61,21 @@ class NetworkBlockedError(RuntimeError):
     """A test tried to reach another machine."""
 
 
+@functools.cache
+def _is_this_machine(host: str) -> bool:
+    """Whether it is this machine's loopback, or an address that one of its own cards has."""
+    if host.startswith(LOCAL):
+        return True
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        try:
+            found.bind((str(ipaddress.IPv4Address(host)), 0))  # no other machine's can be bound
+        except (OSError, ValueError):
+            return False
+    return True
+
+
 def _require_local(family: int, address: Any) -> None:
-    if family != socket.AF_UNIX and not str(address[0]).startswith(LOCAL):
+    if family != socket.AF_UNIX and not _is_this_machine(str(address[0])):
         _attempts.append(str(address))
         raise NetworkBlockedError(f"a test tried to connect to {address}")
 

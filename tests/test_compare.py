@@ -26,16 +26,10 @@ from peftkit.study.grid import parse_label
 from peftkit.study.lock import folder_lock
 from peftkit.study.models import KeptModels
 from peftkit.study.timings import Timings
+from toy_runs import FACTS, PRELOAD, install, runs
 
 REPOSITORY = Path(peftkit.__file__).parents[1]
 PATIENCE = 60.0  # seconds that a promise may take on a machine that does other things too
-# What reading a recipe imports, so that not every worker does.
-PRELOAD = ("pydantic", "peftkit.tasks.text_classification", "peftkit.methods.lora")
-FACTS = {
-    "data": {"source": "toy", "fingerprint": "d" * 8, "num_train": 1000},
-    "backbone": {"name": "toy", "fingerprint": "w" * 8, "total_parameters": 1000},
-    "precision": "float32",
-}
 
 # A run does what FATES says of "method/size/seed": a status, an error, a metric, or to wait.
 TOYS = """
@@ -97,12 +91,7 @@ def cell(payload, progress):
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the search path, with the module `toy_study` in it."""
-    folder = tmp_path / "toys"
-    folder.mkdir()
-    (folder / "toy_study.py").write_text(TOYS)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("TOY_FOLDER", str(folder))
-    return folder
+    return install("toy_study", TOYS, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -121,12 +110,6 @@ def comparison(out: Path, methods: Sequence[str] = ("none", "lora"), **settings:
 def carry_out(comparison: Comparison, **options: Any) -> list[Record]:
     options = {"facts": lambda recipe: FACTS, "quiet": True, **options}
     return comparison.run(function="toy_study:cell", preload=PRELOAD, **options)
-
-
-def runs(toys: Path) -> list[str]:
-    """What has been run, in any order."""
-    path = toys / "runs"
-    return sorted(path.read_text().split()) if path.exists() else []
 
 
 def traces(out: Path) -> dict[str, tuple[int, int]]:

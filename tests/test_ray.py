@@ -15,12 +15,8 @@ import pytest
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.record import Record
 from peftkit.study import Comparison
+from toy_runs import FACTS, install
 
-FACTS = {
-    "data": {"source": "toy", "fingerprint": "d" * 8, "num_train": 1000},
-    "backbone": {"name": "toy", "fingerprint": "w" * 8, "total_parameters": 1000},
-    "precision": "float32",
-}
 # A cell says on which node it runs, and waits there while the file "wait" is in the toys' folder.
 TOYS = """
 import os, time
@@ -56,10 +52,7 @@ def cell(payload, progress):
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "toys"
-    folder.mkdir()
-    (folder / "toy_ray.py").write_text(TOYS)
-    monkeypatch.syspath_prepend(str(folder))
+    folder = install("toy_ray", TOYS, tmp_path, monkeypatch)
     # Ray's workers are processes of the cluster: they find modules by the environment.
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([path] if path else [])]))

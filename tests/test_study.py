@@ -14,13 +14,7 @@ from peftkit.study import Study
 from peftkit.study.rates import factors
 from peftkit.study_command import make_study
 from peftkit.verdict import Verdict
-
-PRELOAD = ("pydantic", "peftkit.tasks.text_classification", "peftkit.methods.lora")
-FACTS = {
-    "data": {"source": "toy", "fingerprint": "d" * 8, "num_train": 1000},
-    "backbone": {"name": "toy", "fingerprint": "w" * 8, "total_parameters": 1000},
-    "precision": "float32",
-}
+from toy_runs import FACTS, PRELOAD, install, runs
 
 # Accuracy is 80 % less GAPS["method/size"], and less the farther the learning rate is from BEST
 # times the default one; items have a difficulty that all runs share.
@@ -61,12 +55,7 @@ def cell(payload, progress):
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "toys"
-    folder.mkdir()
-    (folder / "toy_tuned.py").write_text(TOYS)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("TOY_FOLDER", str(folder))
-    return folder
+    return install("toy_tuned", TOYS, tmp_path, monkeypatch)
 
 
 def gaps(monkeypatch: pytest.MonkeyPatch, **by_place: float) -> None:
@@ -83,11 +72,6 @@ def carry_out(found: Study) -> list[Verdict]:
     return found.run(
         function="toy_tuned:cell", facts=lambda recipe: FACTS, preload=PRELOAD, quiet=True
     )
-
-
-def runs(toys: Path) -> list[str]:
-    path = toys / "runs"
-    return sorted(path.read_text().split()) if path.exists() else []
 
 
 def test_a_study_ends_with_a_verdict_and_its_command_says_the_same(

@@ -120,20 +120,33 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
     crossed = _checked(values)
     num_seeds, num_items = crossed.shape
     square = mean_squares(crossed)
-    scaled = max(square.seeds + square.items - square.rest, square.seeds, square.items)
-    spread = square.items**2 / (num_items - 1)
+    error, df = error_and_df(square.seeds, square.items, square.rest, num_seeds, num_items)
+    return Estimate(float(crossed.mean()), float(error), float(df), num_seeds, num_items)
+
+
+def error_and_df(
+    seeds: ArrayLike, items: ArrayLike, rest: ArrayLike, num_seeds: int, num_items: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard error of the mean and its degrees of freedom, from mean squares of any shape.
+
+    Args:
+        seeds: MSs; 0 where there is one seed, and so for `rest`.
+        items: MSi.
+        rest: MSe.
+        num_seeds: At least 1.
+        num_items: At least 2.
+    """
+    seeds, items, rest = (np.asarray(square, dtype=np.float64) for square in (seeds, items, rest))
+    scaled = np.maximum(seeds + items - rest, np.maximum(seeds, items))
+    spread = items**2 / (num_items - 1)
+    fewest = num_items - 1.0
     if num_seeds > 1:
-        spread += square.seeds**2 / (num_seeds - 1)
-        spread += square.rest**2 / ((num_seeds - 1) * (num_items - 1))
-    df = scaled**2 / spread if spread > 0 else num_items - 1.0
-    fewest = min(num_seeds, num_items) - 1 if num_seeds > 1 else num_items - 1
-    return Estimate(
-        mean=float(crossed.mean()),
-        standard_error=max(math.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2)),
-        df=max(df, float(fewest)),
-        num_seeds=num_seeds,
-        num_items=num_items,
-    )
+        spread = spread + seeds**2 / (num_seeds - 1)
+        spread = spread + rest**2 / ((num_seeds - 1) * (num_items - 1))
+        fewest = min(num_seeds, num_items) - 1.0
+    df = np.divide(scaled**2, spread, out=np.full_like(scaled, num_items - 1.0), where=spread > 0)
+    error = np.maximum(np.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2))
+    return error, np.maximum(df, fewest)
 
 
 def seed_estimate(values: ArrayLike) -> Estimate:

@@ -65,7 +65,7 @@ class Comparison:
 
     @property
     def _engine(self) -> Engine:
-        return Engine(self.engine, self.address)  # type: ignore[arg-type]  # it checks the name
+        return Engine(self.engine, self.address)
 
     @functools.cached_property
     def recipes(self) -> list[tuple[str, Recipe]]:
@@ -151,6 +151,8 @@ def compare(
     workers: int | None = None,
     keep_weights: KeepWeights = "best",
     force: bool = False,
+    engine: str = "local",
+    address: str | None = None,
     quiet: bool = False,
 ) -> list[Record]:
     """Run every method on every size, label noise and seed, and return one record for each.
@@ -169,6 +171,8 @@ def compare(
         keep_weights: Whose weights to keep in `out/models`: the "best" cell of each method by
             its metric on the validation split, "all", or "none".
         force: Run even cells that would not fit into memory, by prediction.
+        engine: What cells are run by: "local", the processes of this machine, or "ray".
+        address: Of a Ray cluster; none: one on this machine.
         quiet: Show no progress on stderr.
 
     Raises:
@@ -190,6 +194,8 @@ def compare(
         workers=workers,
         keep_weights=keep_weights,
         force=force,
+        engine=engine,
+        address=address,
     )
     return comparison.run(quiet=quiet)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.record import Record
@@ -31,6 +31,9 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + signal_number
 
 
+ENGINES = ("local", "ray")
+
+
 @dataclass(frozen=True)
 class Engine:
     """What cells are run by.
@@ -40,12 +43,12 @@ class Engine:
         address: Of a Ray cluster; none: one on this machine.
     """
 
-    name: Literal["local", "ray"] = "local"
+    name: str = "local"
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ("local", "ray"):
-            raise UnknownName("engine", self.name, ["local", "ray"])
+        if self.name not in ENGINES:
+            raise UnknownName("engine", self.name, ENGINES)
         if self.address is not None and self.name != "ray":
             raise InvalidInput(
                 "only a Ray cluster has an address",

@@ -18,8 +18,8 @@ from peftkit.overrides import parse_label
 from peftkit.recipe import Recipe
 from peftkit.record import Record, write_atomically
 from peftkit.study.folder import StudyFolder
+from peftkit.verdict.from_table import RATES_FILE
 
-RATES_FILE = "learning_rates.json"
 STEP = 3.0
 _GIVEN = "training.learning_rate"
 

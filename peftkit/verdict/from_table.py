@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Judged = tuple["Table", Verdict]
 DESIGN_FILE = "design.json"
 """What a study was asked for, beside its records."""
+RATES_FILE = "learning_rates.json"
+"""What was tried of each method, likewise."""
 
 CHEAPER = ("none", "head", "parameter-efficient", "partial")
 """Rungs below full fine-tuning; references and retraining are no way of adapting for less."""

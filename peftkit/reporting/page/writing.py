@@ -15,9 +15,9 @@ from peftkit.errors import InvalidInput
 from peftkit.record import write_atomically
 from peftkit.reporting import notes
 from peftkit.reporting.page import charts
-from peftkit.study.rates import RATES_FILE
 from peftkit.verdict import wording
 from peftkit.verdict.angles import ANGLES, angles
+from peftkit.verdict.from_table import RATES_FILE
 
 if TYPE_CHECKING:
     from peftkit.reporting.summary import Row, Table

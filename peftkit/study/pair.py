@@ -1,0 +1,207 @@
+"""One backbone and one task of a study: its searches, its looks, and what is run next.
+
+What is run next is a function of the records, so a study that was killed goes on where it stopped,
+to the same verdict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.recipe import Recipe
+from peftkit.record import Record, write_atomically
+from peftkit.reporting.summary import summarise
+from peftkit.statistics.power import ALPHA
+from peftkit.study import rates
+from peftkit.study.comparison import Comparison
+from peftkit.study.execution import Engine
+from peftkit.study.grid import Facts
+from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
+from peftkit.verdict import Look, Verdict
+from peftkit.verdict.from_table import CHEAPER, DESIGN_FILE, Judged, judge_tables
+
+if TYPE_CHECKING:
+    from peftkit.study.study import Study
+
+SEARCH = "search"
+Labelled = tuple[str, Recipe]
+"""A method as the user wrote it, and one of its recipes."""
+Place = tuple[str, int | None, float]
+"""Method, size and label noise: what seeds of a cell share."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One backbone and one task of a study, with a folder of their own."""
+
+    study: Study
+    backbone: Any
+    task: Any
+    out: Path
+
+    def __post_init__(self) -> None:
+        self._comparison(self._seeds)  # raises what is wrong
+
+    @property
+    def _seeds(self) -> list[int]:
+        study = self.study
+        if study.adaptive:
+            return list(range(study.looks[-1].seeds))
+        return list(range(study.seeds)) if isinstance(study.seeds, int) else list(study.seeds)
+
+    def run(
+        self,
+        *,
+        function: str = RUN_CELL,
+        facts: Callable[[Recipe], Facts] | None = None,
+        preload: Sequence[str] = PRELOAD,
+        quiet: bool = False,
+    ) -> list[Verdict]:
+        """Search, run, look, and go on where it is open."""
+        study = self.study
+
+        def records_of(recipes: list[Labelled], out: Path) -> list[Record]:
+            return run_recipes(
+                recipes, out=out, workers=study.workers, keep_weights=study.keep_weights,
+                force=study.force, engine=Engine(study.engine, study.address),
+                function=function, facts=facts, preload=preload, quiet=quiet,
+            )  # fmt: skip
+
+        chosen = self._search(records_of)
+        everything = self._recipes(self._seeds, chosen)
+        asked: list[Labelled] = []
+        skipped: list[Labelled] = []
+        found: list[Judged] = []
+        before = 0
+        for look in study.looks or (Look(len(self._seeds), ALPHA),):
+            places = {_identity(recipe): _place(label, recipe) for label, recipe in asked}
+            closed = _closed(found, places)
+            new = set(self._seeds[before : look.seeds])
+            for pair in everything:
+                if pair[1].seed in new:
+                    (skipped if _place(*pair) in closed else asked).append(pair)
+            before = look.seeds
+            found = judge_tables(summarise(records_of(asked, self.out)), study.margin, study.looks)
+        self._write_design(skipped)
+        return [verdict for _, verdict in found]
+
+    def _search(
+        self, records_of: Callable[[list[Labelled], Path], list[Record]]
+    ) -> dict[tuple[str, int | None], float]:
+        study, first = self.study, self._seeds[0]
+        by_place = {
+            (label, recipe.task.size): recipe
+            for label, recipe in self._comparison([first]).recipes
+            if recipe.task.label_noise == self._noises[0]
+        }
+        found = rates.trials_of(
+            list(dict.fromkeys(study.methods)), self._sizes,
+            lambda label, size: by_place[label, size], study.trials,
+        )  # fmt: skip
+        if not found:
+            return {}
+        search = self.out / SEARCH
+        recipes = [
+            (trial.label if trial.recipe == by_place[trial.label, trial.size]
+             else _at_rate(trial.label, trial.rate), trial.recipe)
+            for trial in found
+        ]  # fmt: skip
+        records = records_of(recipes, search)
+        by_key = {_dumped(record.recipe): record for record in records}
+        ordered = [by_key[_identity(t.recipe)] for t in found]
+        chosen = rates.choose(found, ordered, self.out)
+        cells = [r for t, r in zip(found, ordered, strict=True)
+                 if chosen.get((t.label, t.size)) == t.rate]  # fmt: skip
+        rates.take_over(cells, search, self.out)
+        return chosen
+
+    @property
+    def _sizes(self) -> list[int | None]:
+        return [None if size == "all" else size for size in self.study.sizes]
+
+    @property
+    def _noises(self) -> list[float]:
+        return list(self.study.noises)
+
+    def _recipes(
+        self, seeds: list[int], chosen: dict[tuple[str, int | None], float]
+    ) -> list[Labelled]:
+        """Every cell, at the rate that was chosen."""
+        found = []
+        for label, recipe in self._comparison(seeds).recipes:
+            rate = chosen.get((label, recipe.task.size))
+            if rate is not None and rate != recipe.learning_rate:
+                recipe = recipe.override({"training.learning_rate": rate})
+            found.append((label, recipe))
+        return found
+
+    def _comparison(self, seeds: list[int]) -> Comparison:
+        study = self.study
+        return Comparison(
+            methods=study.methods, task=self.task, backbone=self.backbone,
+            training=study.training, options=study.options, sizes=study.sizes, seeds=seeds,
+            noises=study.noises, out=self.out, workers=study.workers,
+            keep_weights=study.keep_weights, force=study.force, engine=study.engine,
+            address=study.address,
+        )  # fmt: skip
+
+    def _write_design(self, skipped: list[Labelled]) -> None:
+        study = self.study
+        body = {
+            "format": 1,
+            "margin": study.margin,
+            "looks": [dataclasses.asdict(look) for look in study.looks],
+            "trials": study.trials,
+            "methods": list(study.methods),
+            "sizes": list(study.sizes),
+            "noises": list(study.noises),
+            "seeds": self._seeds,
+            "skipped": [
+                {"method": label, "size": recipe.task.size, "noise": recipe.task.label_noise,
+                 "seed": recipe.seed}
+                for label, recipe in skipped
+            ],
+        }  # fmt: skip
+        write_atomically(self.out / DESIGN_FILE, json.dumps(body, indent=1) + "\n")
+
+
+def _closed(found: Sequence[Judged], places: Mapping[str, Place]) -> set[Place]:
+    """What no further seed of can change a verdict.
+
+    Args:
+        found: The verdicts so far.
+        places: Of the recipes that were run, by identity.
+    """
+    closed: set[Place] = set()
+    for table, verdict in found:
+        decisions = {decision.size: decision for decision in verdict.decisions}
+        for row in table.rows:
+            decision = decisions.get(row.size)
+            beaten = {c.method for c in decision.contrasts if c.full_is_better} if decision else {}
+            compared = row.rung in CHEAPER or row.method == verdict.results.full
+            if decision is None or decision.is_decided or not compared or row.method in beaten:
+                identities = (_dumped(r.recipe) for r in (*row.done, *row.unfinished))
+                closed |= {places[identity] for identity in identities if identity in places}
+    return closed
+
+
+def _identity(recipe: Recipe) -> str:
+    return _dumped(recipe.to_dict())
+
+
+def _dumped(recipe: Mapping[str, Any]) -> str:
+    return json.dumps(recipe, sort_keys=True)
+
+
+def _place(label: str, recipe: Recipe) -> Place:
+    return label, recipe.task.size, recipe.task.label_noise
+
+
+def _at_rate(label: str, rate: float) -> str:
+    """The label of a method at another learning rate."""
+    return f"{label}{',' if ':' in label else ':'}training.learning_rate={rate:g}"
