@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 USAGE = """\
 peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR] [OPTIONS]
 
-  FILE.yaml             any of the following by name (methods: [none, lora, full]), and training
+  FILE.yaml             any of the following by name (methods: [none, lora, full]), training, and
+                        steps: a list, the optimizer steps at each of the sizes
   --methods A,B         methods; options in brackets: lora,lora:rank=64,full
   --tasks A,B           bundled tasks, or data of the kind that --task names
   --backbones A,B       one study each
   --sizes N,N           training examples, nested subsets (default 128,512)
   --noises R,R          shares of wrong training labels (default 0)
+  --noise-at N,N        sizes at which labels are made wrong (default all)
   --seeds N             seeds 0 to N-1 (default 3, the fewest that a verdict takes)
   --trials N            learning rates tried, by method and size, on validation rows (default 3)
+  --search-at N         the size at which they are tried, for all sizes (default each for itself)
   --margin M            by how much full fine-tuning has to be better (default 1 point)
-  --adaptive            look after 3, 5 and 8 seeds, and add seeds only where it is open
+  --adaptive            look after 3, 5 and 8 seeds, and add seeds only where it is open (--seeds 5
+                        ends after the second look; a larger number goes on from there)
   --out DIR             records, design, tables, plots (default out/study)
   --workers N           cells at a time
   --keep-weights WHICH  best (a method), all, none (default none)
@@ -37,7 +41,9 @@ EXTRAS: dict[str, Any] = {
     **{name: kind for name, kind in compare_command.EXTRAS.items() if name != "dry_run"},
     "tasks": tuple[str, ...],
     "backbones": tuple[str, ...],
+    "noise_at": tuple[str, ...],
     "trials": int,
+    "search_at": str,
     "margin": float,
     "adaptive": bool,
 }
@@ -77,8 +83,11 @@ def make_study(argv: list[str]) -> tuple[Study, bool]:
     quiet = bool(own.pop("quiet", False))
     if "seeds" in own:
         own["seeds"] = seeds_of(own["seeds"])
-    if "sizes" in own:
-        own["sizes"] = [size_of(size) for size in own["sizes"]]
+    for name in ("sizes", "noise_at"):
+        if name in own:
+            own[name] = [size_of(size) for size in own[name]]
+    if "search_at" in own:
+        own["search_at"] = size_of(own["search_at"])
     kind = changes.pop("task", None)
     if kind is not None:
         data = own.pop("tasks", None) or _data_of(changes)
@@ -94,11 +103,11 @@ def _data_of(changes: dict[str, Any]) -> list[Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     body = read_mapping(str(path))
-    known = [*(name for name in EXTRAS if name != "quiet"), "training"]
+    known = [*(name for name in EXTRAS if name != "quiet"), "training", "steps"]
     for name in body:
         if name not in known:
             raise UnknownName("part of a study", name, known)
-    for name in ("methods", "tasks", "backbones", "sizes", "noises"):
+    for name in ("methods", "tasks", "backbones", "sizes", "steps", "noises", "noise_at"):
         if name in body and not isinstance(body[name], list):
             raise InvalidInput(
                 f"{name} of {path} is no list",

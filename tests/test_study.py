@@ -157,6 +157,45 @@ def test_a_study_that_lost_records_comes_to_the_same_verdict(
     assert sorted((tmp_path / "out").glob("*/*.json")) == records
 
 
+def test_one_size_is_searched_and_serves_all_and_each_has_its_steps(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0, lora__256=0.0, full__256=0.0)
+    monkeypatch.setenv("BEST", json.dumps({"lora": 3.0}))
+    carry_out(
+        study(
+            tmp_path / "out", sizes=(64, 256), steps=(10, 20), trials=3, search_at=64,
+            noises=(0.0, 0.2), noise_at=(256,),
+        )
+    )  # fmt: skip
+
+    recipes = [
+        json.loads(path.read_text())["recipe"] for path in (tmp_path / "out/records").glob("*.json")
+    ]
+    of_lora = [each for each in recipes if each["method"]["name"] == "lora"]
+    assert {each["training"]["learning_rate"] for each in of_lora} == {3e-3}
+    assert {
+        (r["task"]["size"], r["task"]["label_noise"], r["training"]["steps"]) for r in of_lora
+    } == {
+        (64, 0.0, 10), (256, 0.0, 20), (256, 0.2, 20),
+    }  # fmt: skip
+    assert sum(run == "lora/64/0" for run in runs(toys)) == 3
+    assert sum(run.startswith("lora/256") for run in runs(toys)) == 6
+
+
+def test_an_adaptive_study_of_fewer_seeds_goes_on_with_more(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.02, full__64=0.0)
+    few = study(tmp_path / "out", margin=2.0, adaptive=True, seeds=4)
+    (first,) = carry_out(few)
+    assert {look.seeds for look in few.looks} == {3}
+    assert len(runs(toys)) == 6
+    (after,) = carry_out(study(tmp_path / "out", margin=2.0, adaptive=True, seeds=5))
+    assert (first.decisions[0].num_seeds, after.decisions[0].num_seeds) == (3, 5)
+    assert len(runs(toys)) == 10  # what was there is not run again
+
+
 def test_several_tasks_have_folders_and_verdicts_of_their_own(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +208,14 @@ def test_several_tasks_have_folders_and_verdicts_of_their_own(
 def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
-        "methods: [none, lora, full]\nsizes: [64, all]\nseeds: 4\ntraining: {steps: 20}\n"
+        "methods: [none, lora, full]\nsizes: [64, all]\nseeds: 4\ntraining: {batch_size: 4}\n"
+        "steps: [10, 20]\nsearch_at: 64\n"
         f"out: {tmp_path / 'out'}\n"
     )
-    found, quiet = make_study([str(path), "--margin", "2", "--seeds", "5", "--quiet"])
+    found, quiet = make_study(
+        [str(path), "--margin", "2", "--seeds", "5", "--noise-at", "64,all", "--quiet"]
+    )
+    assert (found.steps, found.search_at, found.noise_at) == ([10, 20], 64, [64, "all"])
 
     assert (found.sizes, found.seeds, found.margin, quiet) == ([64, "all"], 5, 2.0, True)
     assert found.pairs[0].out == tmp_path / "out"
@@ -187,6 +230,10 @@ def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
     [
         ({"margin": 0.0}, "margin is nothing"),
         ({"trials": 2}, "an odd number"),
+        ({"steps": (10, 20)}, "as many numbers of steps"),
+        ({"search_at": 65}, "search_at is none"),
+        ({"noise_at": (65,)}, "noise_at is none"),
+        ({"adaptive": True, "seeds": 2}, "certain numbers of seeds"),
         ({"methods": ("lora", "fool")}, "fool"),
         ({"tasks": ("pydocs/library", "pydocs/library")}, "the same name"),
     ],

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.recipe import Recipe
 from peftkit.record import Record, write_atomically
@@ -22,7 +22,7 @@ from peftkit.study.comparison import Comparison
 from peftkit.study.execution import Engine
 from peftkit.study.grid import Facts
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
-from peftkit.verdict import Look, Verdict
+from peftkit.verdict import FEWEST_SEEDS, Look, Verdict
 from peftkit.verdict.from_table import CHEAPER, DESIGN_FILE, Judged, judge_tables
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ class Pair:
     @property
     def _seeds(self) -> list[int]:
         study = self.study
-        if study.adaptive:
-            return list(range(study.looks[-1].seeds))
-        return list(range(study.seeds)) if isinstance(study.seeds, int) else list(study.seeds)
+        seeds = study.looks[-1].seeds if study.adaptive else study.seeds or FEWEST_SEEDS
+        return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
 
     def run(
         self,
@@ -86,8 +85,8 @@ class Pair:
                 if pair[1].seed in new:
                     (skipped if _place(*pair) in closed else asked).append(pair)
             before = look.seeds
+            self._write_design(skipped)  # whoever stops it here has a study up to here
             found = judge_tables(summarise(records_of(asked, self.out)), study.margin, study.looks)
-        self._write_design(skipped)
         return [verdict for _, verdict in found]
 
     def _search(
@@ -96,11 +95,11 @@ class Pair:
         study, first = self.study, self._seeds[0]
         by_place = {
             (label, recipe.task.size): recipe
-            for label, recipe in self._comparison([first]).recipes
-            if recipe.task.label_noise == self._noises[0]
+            for label, recipe in self._grid([first])
+            if recipe.task.label_noise == study.noises[0]
         }
         found = rates.trials_of(
-            list(dict.fromkeys(study.methods)), self._sizes,
+            list(dict.fromkeys(study.methods)), self._searched,
             lambda label, size: by_place[label, size], study.trials,
         )  # fmt: skip
         if not found:
@@ -121,24 +120,39 @@ class Pair:
         return chosen
 
     @property
-    def _sizes(self) -> list[int | None]:
-        return [None if size == "all" else size for size in self.study.sizes]
-
-    @property
-    def _noises(self) -> list[float]:
-        return list(self.study.noises)
+    def _searched(self) -> list[int | None]:
+        """Sizes at which rates are tried."""
+        study = self.study
+        return _numbers(study.sizes if study.search_at is None else [study.search_at])
 
     def _recipes(
         self, seeds: list[int], chosen: dict[tuple[str, int | None], float]
     ) -> list[Labelled]:
         """Every cell, at the rate that was chosen."""
         found = []
-        for label, recipe in self._comparison(seeds).recipes:
-            rate = chosen.get((label, recipe.task.size))
+        for label, recipe in self._grid(seeds):
+            searched = self._searched
+            size = recipe.task.size if recipe.task.size in searched else searched[0]
+            rate = chosen.get((label, size))
             if rate is not None and rate != recipe.learning_rate:
                 recipe = recipe.override({"training.learning_rate": rate})
             found.append((label, recipe))
         return found
+
+    def _grid(self, seeds: list[int]) -> list[Labelled]:
+        """Every cell at its default rate, with the steps of its size."""
+        study = self.study
+        sizes = _numbers(study.sizes)
+        steps = dict(zip(sizes, study.steps or (), strict=False))
+        noisy = sizes if study.noise_at is None else _numbers(study.noise_at)
+        return [
+            (
+                label,
+                recipe.override({"training.steps": steps[recipe.task.size]}) if steps else recipe,
+            )
+            for label, recipe in self._comparison(seeds).recipes
+            if recipe.task.label_noise == study.noises[0] or recipe.task.size in noisy
+        ]
 
     def _comparison(self, seeds: list[int]) -> Comparison:
         study = self.study
@@ -157,8 +171,10 @@ class Pair:
             "margin": study.margin,
             "looks": [dataclasses.asdict(look) for look in study.looks],
             "trials": study.trials,
+            "search_at": study.search_at,
             "methods": list(study.methods),
             "sizes": list(study.sizes),
+            "steps": None if study.steps is None else list(study.steps),
             "noises": list(study.noises),
             "seeds": self._seeds,
             "skipped": [
@@ -188,6 +204,10 @@ def _closed(found: Sequence[Judged], places: Mapping[str, Place]) -> set[Place]:
                 identities = (_dumped(r.recipe) for r in (*row.done, *row.unfinished))
                 closed |= {places[identity] for identity in identities if identity in places}
     return closed
+
+
+def _numbers(sizes: Sequence[int | Literal["all"] | None]) -> list[int | None]:
+    return [None if size == "all" else size for size in sizes]
 
 
 def _identity(recipe: Recipe) -> str:

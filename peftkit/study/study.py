@@ -39,9 +39,13 @@ class Study:
         training: Settings for all methods.
         options: Further options for all.
         sizes: Numbers of training examples; "all" or none: all there are.
-        seeds: How many, or which; with `adaptive` the looks decide.
+        steps: Optimizer steps at each of the sizes; none: as `training` says.
+        seeds: How many, or which; none: three, or with `adaptive` as many as the looks take. There
+            a number ends the study after the last look that it suffices for.
         noises: Shares of training labels made wrong.
+        noise_at: The sizes at which labels are made wrong; none: all.
         trials: Learning rates tried for each method at each size; 1: its default, without a search.
+        search_at: The one of the sizes at which they are tried, for all; none: each for itself.
         margin: By how much full fine-tuning has to be better for it to count: in points where the
             metric is a share, else in its own unit.
         adaptive: Add seeds only where the verdict is open.
@@ -59,9 +63,12 @@ class Study:
     training: Mapping[str, Any] | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     sizes: Sequence[int | Literal["all"] | None] = (128, 512)
-    seeds: int | Sequence[int] = 3
+    steps: Sequence[int] | None = None
+    seeds: int | Sequence[int] | None = None
     noises: Sequence[float] = (0.0,)
+    noise_at: Sequence[int | Literal["all"] | None] | None = None
     trials: int = 3
+    search_at: int | Literal["all"] | None = None
     margin: float = 1.0
     adaptive: bool = False
     out: Path | str
@@ -79,12 +86,41 @@ class Study:
                 allowed="a number above 0",
             )
         rates.factors(self.trials)
+        if self.steps is not None and len(self.steps) != len(self.sizes):
+            raise InvalidInput(
+                "there are not as many numbers of steps as sizes",
+                received=f"{len(self.steps)} and {len(self.sizes)}",
+                allowed="the steps of each size, in the same order",
+            )
+        for name, sizes in (("search_at", [self.search_at]), ("noise_at", self.noise_at or ())):
+            for size in sizes:
+                if size is not None and size not in self.sizes:
+                    raise InvalidInput(
+                        f"{name} is none of the study's sizes",
+                        received=size,
+                        allowed=", ".join(map(str, self.sizes)),
+                    )
         self.pairs  # noqa: B018  # raises what is wrong
 
     @property
     def looks(self) -> tuple[Look, ...]:
-        """After how many seeds the test results are looked at; none: once, at the end."""
-        return LOOKS if self.adaptive else ()
+        """After how many seeds the test results are looked at; none: once, at the end.
+
+        Raises:
+            InvalidInput: Seeds are fewer than the first look takes, or chosen one by one.
+        """
+        if not self.adaptive:
+            return ()
+        if self.seeds is None:
+            return LOOKS
+        looks = [look for look in LOOKS if isinstance(self.seeds, int) and look.seeds <= self.seeds]
+        if not looks:
+            raise InvalidInput(
+                "an adaptive study looks after certain numbers of seeds",
+                received=f"seeds: {self.seeds}",
+                allowed=", ".join(str(look.seeds) for look in LOOKS),
+            )
+        return tuple(looks)
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:

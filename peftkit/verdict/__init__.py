@@ -1,6 +1,7 @@
 """From scores per item to a verdict: is training needed, or is an adapter enough, or neither?"""
 
 from peftkit.verdict.deciding import (
+    FEWEST_SEEDS,
     LOOKS,
     Contrast,
     Decision,
@@ -14,6 +15,7 @@ from peftkit.verdict.reading import read_results
 from peftkit.verdict.results import Results
 
 __all__ = [
+    "FEWEST_SEEDS",
     "LOOKS",
     "Contrast",
     "Decision",

@@ -233,10 +233,7 @@ def _how(judged: Sequence[Judged], design: dict[str, Any] | None) -> str:
         if looks:
             said = ", ".join(f"{look['seeds']} (at {look['alpha']:g})" for look in looks)
             shown.append(f"<li>Test results were looked at after so many seeds: {said}.</li>")
-        shown.append(
-            f"<li>{design.get('trials', 1)} learning rates for each method and size, chosen on "
-            "validation rows; what that choice errs by is in no interval.</li>"
-        )
+        shown.append(f"<li>{_text(_budget(design))}</li>")
         skipped = design.get("skipped") or ()
         if skipped:
             shown.append(
@@ -246,6 +243,20 @@ def _how(judged: Sequence[Judged], design: dict[str, Any] | None) -> str:
     shown.append("</ul><p>To see it again:</p>")
     shown.append("<pre>peftkit report DIR\npeftkit verdict DIR</pre>")
     return "\n".join(shown)
+
+
+def _budget(design: dict[str, Any]) -> str:
+    """How much each method was given: trials of learning rates, and steps."""
+    where = design.get("search_at")
+    tried = "each method and size" if where is None else f"each method at {where} examples"
+    said = (
+        f"{design.get('trials', 1)} learning rates for {tried}, chosen on validation rows; what "
+        "that choice errs by is in no interval."
+    )
+    if steps := design.get("steps"):
+        pairs = zip(design["sizes"], steps, strict=True)
+        said += f" Optimizer steps: {', '.join(f'{k} with {n} examples' for n, k in pairs)}."
+    return said
 
 
 def _skipped(skipped: Sequence[dict[str, Any]]) -> str:
