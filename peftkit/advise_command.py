@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from peftkit.errors import InvalidInput, UnknownName
-from peftkit.flags import read_flags
+from peftkit.errors import InvalidInput
+from peftkit.flags import leading, read_options
 
 USAGE = """\
 peftkit advise DIR [DIR ...] --backbone NAME --size N [--task KIND] [--noise R] [--json]
@@ -26,14 +26,12 @@ Advice reaches no further than the evidence: the same family and kind of task, s
 def advise_command(argv: list[str]) -> None:
     """Print the advice, and what it rests on."""
     from peftkit.verdict.advising import Situation, conclude, weigh
-    from peftkit.verdict.from_table import judge_folder
+    from peftkit.verdict.from_table import read_studied
 
-    folders = _leading(argv)
+    folders = leading(argv)
     extras = {"backbone": str, "size": int, "task": str, "noise": float, "json": bool,
               "margin": float}  # fmt: skip
-    changes, own = read_flags(argv[len(folders) :], extras=extras)
-    for name in changes:
-        raise UnknownName("option", f"--{name}", [f"--{option}" for option in extras])
+    own = read_options(argv[len(folders) :], extras)
     for name, value in {"folder of a study": folders, "--backbone": own.get("backbone"),
                         "--size": own.get("size")}.items():  # fmt: skip
         if not value:
@@ -45,7 +43,7 @@ def advise_command(argv: list[str]) -> None:
         label_noise=own.get("noise", 0.0),
     )
     margin = own.get("margin")
-    judged = [each for folder in folders for each in judge_folder(Path(folder), margin)[1]]
+    judged = [each for f in folders for each in read_studied(Path(f), margin).verdicts]
     evidence = weigh(situation, judged)
     kind, reason = conclude(evidence)
     if own.get("json"):
@@ -62,12 +60,6 @@ def advise_command(argv: list[str]) -> None:
             measured = " and ".join(f"{size:,}" for size in each.sizes)
             named = f" ({each.method})" if each.method else ""
             print(f"  {each.study}: {each.kind}{named}, measured at {measured} examples")
-
-
-def _leading(argv: list[str]) -> list[str]:
-    """The arguments before the first flag."""
-    flags = (place for place, word in enumerate(argv) if word.startswith("-"))
-    return argv[: next(flags, len(argv))]
 
 
 def _family(name: str) -> str:

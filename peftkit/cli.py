@@ -38,7 +38,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit compare [--methods A,B] [--out DIR]      a grid of recipes, and the cost-quality table
   peftkit study [FILE.yaml] [--out DIR]            the same with tuned rates, seeds and a verdict
   peftkit sequence --tasks A,B [--out DIR]         one data set after the other: what is kept?
-  peftkit report DIR                               the table again; table.md, table.csv and plots
+  peftkit report DIR [DIR ...]                     tables again; report.html, table.md, table.csv
   peftkit verdict DIR|FILE.json                    no training, an adapter, or full fine-tuning?
   peftkit advise DIR... --backbone NAME --size N   what studies say of a case that none measured
   peftkit evaluate DIR --data FILE                 a run's model on another file
@@ -196,25 +196,14 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
     return out
 
 
-def _report(argv: list[str]) -> int:
-    from peftkit.reporting import report
-
-    if _wants_help(argv, "peftkit report DIR"):
-        return 0
-    folder = _one_folder(argv, "peftkit report DIR")
-    report(folder)
-    return 0
-
-
 def _evaluate(argv: list[str]) -> int:
-    from peftkit.flags import read_flags
+    from peftkit.flags import read_options
 
     usage = "peftkit evaluate DIR --data FILE [--json] [--allow-other-base]"
     if _wants_help(argv, usage):
         return 0
     folder, rest = _folder_first(argv, usage)
-    changes, own = read_flags(rest, extras={"data": str, "json": bool, "allow_other_base": bool})
-    _refuse(changes, ("data", "json", "allow-other-base"))
+    own = read_options(rest, {"data": str, "json": bool, "allow_other_base": bool})
     if "data" not in own:
         raise InvalidInput("no file to evaluate on", next_step=f"call it as {usage}")
     run = _load(folder, own)
@@ -228,7 +217,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _predict(argv: list[str]) -> int:
-    from peftkit.flags import read_flags
+    from peftkit.flags import read_options
 
     usage = "peftkit predict DIR --text TEXT|--file FILE [--json] [--allow-other-base]"
     lines = (
@@ -237,9 +226,8 @@ def _predict(argv: list[str]) -> int:
     if _wants_help(argv, f"{usage}\n\n{lines}"):
         return 0
     folder, rest = _folder_first(argv, usage)
-    extras = {"text": str, "file": str, "json": bool, "allow_other_base": bool}
-    changes, own = read_flags(rest, extras=extras)
-    _refuse(changes, [name.replace("_", "-") for name in extras])
+    options = {"text": str, "file": str, "json": bool, "allow_other_base": bool}
+    own = read_options(rest, options)
     given = [own[name] for name in ("text", "file") if name in own]
     texts = given or [line.rstrip("\n") for line in sys.stdin]
     for answer in _load(folder, own).predict(texts):
@@ -285,22 +273,10 @@ def _wants_help(
     return True
 
 
-def _one_folder(argv: list[str], usage: str) -> Path:
-    folder, rest = _folder_first(argv, usage)
-    if rest:
-        raise InvalidInput("too many arguments", received=" ".join(rest), allowed=usage)
-    return folder
-
-
 def _folder_first(argv: list[str], usage: str) -> tuple[Path, list[str]]:
     if not argv or argv[0].startswith("-"):
         raise InvalidInput("the folder is missing", allowed=usage)
     return Path(argv[0]), argv[1:]
-
-
-def _refuse(changes: dict[str, object], known: Sequence[str]) -> None:
-    for name in changes:
-        raise UnknownName("option", f"--{name}", [f"--{option}" for option in known])
 
 
 COMMANDS: dict[str, Command] = {
@@ -312,7 +288,7 @@ COMMANDS: dict[str, Command] = {
     "list": _list,
     "plan": _elsewhere("plan", recipe=True, loud=True),
     "predict": _predict,
-    "report": _report,
+    "report": _elsewhere("report", loud=True),
     "run": run_command,
     "sequence": _elsewhere("sequence", recipe=True),
     "study": _elsewhere("study", recipe=True),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftkit import parts
-from peftkit.errors import InvalidInput
+from peftkit.errors import InvalidInput, UnknownName
 from peftkit.fields import HELP, NO_VALUE, Typed, checked, describe, docs, hints_of, settings
 from peftkit.overrides import PARTS, SHORT, changed, known_options, merged_file, read_mapping
 from peftkit.recipe import Recipe
@@ -86,6 +86,30 @@ def read_flags(
         else:
             changes[key] = value
     return changes, own
+
+
+def read_options(argv: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the options of a command that takes no recipe.
+
+    Args:
+        argv: Arguments.
+        options: Name, underscores in it, -> annotation.
+
+    Raises:
+        UnknownName: There is no such option.
+        InvalidInput: A value cannot be read.
+    """
+    changes, own = read_flags(argv, extras=options)
+    for name in changes:
+        known = [f"--{option.replace('_', '-')}" for option in options]
+        raise UnknownName("option", f"--{name}", known)
+    return own
+
+
+def leading(argv: Sequence[str]) -> list[str]:
+    """The arguments before the first flag."""
+    flags = (place for place, word in enumerate(argv) if word.startswith("-"))
+    return list(argv[: next(flags, len(argv))])
 
 
 def recipe_help(method: str | None = None, task: str | None = None) -> str:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftkit.errors import InvalidInput, UnknownName
-from peftkit.flags import read_flags
+from peftkit.errors import InvalidInput
+from peftkit.flags import read_options
 from peftkit.verdict import decide, read_results
 from peftkit.verdict.results import POINT
 
@@ -30,9 +30,7 @@ def verdict_command(argv: list[str]) -> None:
     """Print the verdict on a folder of records, or on a file of results per item."""
     if not argv or argv[0].startswith("-"):
         raise InvalidInput("the folder or file is missing", allowed=USAGE.splitlines()[0])
-    changes, own = read_flags(argv[1:], extras={"margin": float, "json": bool})
-    for name in changes:
-        raise UnknownName("option", f"--{name}", ["--margin", "--json"])
+    own = read_options(argv[1:], {"margin": float, "json": bool})
     margin = own.get("margin")
     if margin is not None and not 0 < margin < float("inf"):
         raise InvalidInput(
@@ -58,19 +56,19 @@ def _of_file(path: Path, margin: float | None) -> Verdict:
 
 
 def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
-    from peftkit.verdict.from_table import judge_folder, results_of
+    from peftkit.verdict.from_table import read_studied, results_of
 
-    tables, found = judge_folder(folder, margin)
-    if not found:
-        for results in filter(None, map(results_of, tables)):
+    studied = read_studied(folder, margin)
+    if not studied.verdicts:
+        for results in filter(None, map(results_of, studied.tables)):
             raise _no_margin(results.name, results.unit)
-        methods = sorted({method for table in tables for method in table.methods})
+        methods = sorted({method for table in studied.tables for method in table.methods})
         raise InvalidInput(
             f"{folder} holds no full fine-tuning beside a cheaper method",
             received=f"the methods {', '.join(methods)}",
             next_step="peftkit study --methods none,lora,full --out DIR",
         )
-    return [verdict for _, verdict in found]
+    return [verdict for _, verdict in studied.verdicts]
 
 
 def _no_margin(name: str, unit: str) -> InvalidInput:

@@ -92,6 +92,66 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_price_is_what_a_point_over_the_untrained_backbone_takes(folder: Path) -> None:
+    report(folder, price_per_hour=36.0)
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    row = re.search(r"<code>full</code></td>(?:<td[^>]*>[^<]*</td>){6}</tr>", page)
+    assert row is not None
+    gain, seconds, joules, peak, megabytes, money = re.findall(r">([^<]*)</td>", row[0])[1:]
+    scores = {
+        method: np.mean(
+            [record(method, 256, seed).metrics["test"]["accuracy"] for seed in range(3)]
+        )
+        for method in ("none", "full")
+    }
+    assert float(gain) == pytest.approx(100 * (scores["full"] - scores["none"]), abs=0.01)
+    assert float(seconds) == pytest.approx(91 / float(gain), rel=0.01)
+    assert float(money) == pytest.approx(float(seconds) / 100, rel=0.01)
+    assert (joules, peak, megabytes) == ("-", "-", "0.36")
+
+
+def test_capacity_says_where_an_adapter_is_too_small(folder: Path, tmp_path: Path) -> None:
+    assert "can store 6.00k (2 a trained parameter)" in written(folder)
+    for seed in range(3):
+        for method in ("lora", "full"):
+            found = record(method, 256, seed)
+            found.costs["trainable_parameters"] = 100
+            found.write(tmp_path / "small" / "records" / f"{found.key}.json")
+    assert "may be too small: <code>lora</code> 200" in written(tmp_path / "small")
+
+
+def test_laws_are_fitted_where_there_are_sizes_enough(tmp_path: Path) -> None:
+    for size in (64, 128, 256, 512):
+        for seed in range(3):
+            for method in ("none", "full"):
+                found = record(method, size, seed)
+                found.write(tmp_path / "records" / f"{found.key}.json")
+    page = written(tmp_path)
+    assert re.search(
+        r"<code>full</code>: error [\d.e-]+ n\^-[\d.]+ \+ [\d.e-]+; of the smaller", page
+    )
+    charts = json.loads(re.search(r'id="charts"[^>]*>(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    assert charts["t0-curves"]["layer"][0]["mark"]["strokeDash"]
+
+
+def test_several_folders_make_one_report_in_a_folder_of_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    for seed in range(3):
+        for method in ("none", "full"):
+            found = record(method, 64, seed)
+            found.data["fingerprint"] = "e" * 8
+            found.write(other / "records" / f"{found.key}.json")
+    assert main(["report", str(folder), str(other)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["report", str(folder), str(other), "--out", str(tmp_path / "both")]) == 0
+    page = (tmp_path / "both" / PAGE).read_text(encoding="utf-8")
+    assert page.count("<h1>") == 2
+    assert (tmp_path / "both" / "table.csv").exists()
+    assert not (other / PAGE).exists()
+
+
 def test_two_reports_of_the_same_records_are_the_same_bytes(folder: Path) -> None:
     first = written(folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from peftkit.reporting.summary import Table
+    from peftkit.verdict.from_table import Studied
 
 __all__ = ["Report", "report"]
 
@@ -29,61 +31,74 @@ class Report:
     files: tuple[Path, ...]
 
 
-def report(folder: Path | str, *, console: Console | None = None) -> Report:
-    """Print the table of the records in `folder`, and write it there in several formats.
+def report(
+    *folders: Path | str,
+    out: Path | str | None = None,
+    price_per_hour: float | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Print the tables of the records in `folders`, and write them in several formats.
 
     Writes `table.md`, `table.csv`, `frontier.svg`, `frontier.png` and `report.html` (with the extra
     `html`); the same records give the same bytes. Files that are not whole records are named and
     left out.
 
     Args:
-        folder: Output folder of a comparison or a run.
+        folders: Output folders of studies, comparisons or runs.
+        out: Where files go; none: the folder, if it is one.
+        price_per_hour: What an hour of the device costs, in any currency; none: no prices.
         console: Where to print (standard output).
 
     Raises:
         InvalidInput: There is no such folder, or no whole record in it.
     """
-    from peftkit.errors import InvalidInput
-    from peftkit.record import read_records, write_atomically
+    from peftkit.record import write_atomically
     from peftkit.reporting.consoles import standard_console
     from peftkit.reporting.plots import write_frontier
-    from peftkit.reporting.summary import summarise
     from peftkit.reporting.tables import to_csv, to_markdown
     from peftkit.reporting.terminal import print_lines, print_tables
+    from peftkit.verdict.from_table import read_studied
 
-    folder = Path(folder)
+    target = _target(folders, out)
     console = console or standard_console()
-    records, problems = read_records(folder)
-    if not records:
-        raise InvalidInput(
-            f"no whole record in {folder}",
-            received="; ".join(problems),
-            next_step="delete these files and run the same command again",
-        )
-    tables = summarise(records)
+    studied = [read_studied(Path(folder)) for folder in folders]
+    tables = [table for each in studied for table in each.tables]
+    problems = [problem for each in studied for problem in each.problems]
     print_tables(tables, console)
     print_lines([f"Not read: {problem}" for problem in problems], console, style="red")
-    files = [folder / "table.md", folder / "table.csv"]
+    target.mkdir(parents=True, exist_ok=True)
+    files = [target / "table.md", target / "table.csv"]
     write_atomically(files[0], to_markdown(tables))
     write_atomically(files[1], to_csv(tables))
-    files += write_frontier(tables, folder)
-    files += _page(folder, tables, console)
-    print_lines(["", f"Wrote {', '.join(file.name for file in files)} in {folder}"], console)
+    files += write_frontier(tables, target)
+    files += _page(target, studied, price_per_hour, console)
+    print_lines(["", f"Wrote {', '.join(file.name for file in files)} in {target}"], console)
     return Report(tuple(tables), tuple(problems), tuple(files))
 
 
-def _page(folder: Path, tables: list[Table], console: Console) -> list[Path]:
+def _target(folders: Sequence[Path | str], out: Path | str | None) -> Path:
+    """Where files go."""
+    from peftkit.errors import InvalidInput
+
+    if out is None and len(folders) != 1:
+        raise InvalidInput(
+            "one report of several folders needs a folder of its own" if folders
+            else "the folder is missing",
+            allowed="peftkit report DIR, or peftkit report DIR DIR --out DIR",
+        )  # fmt: skip
+    return Path(folders[0] if out is None else out)
+
+
+def _page(
+    target: Path, studied: list[Studied], price_per_hour: float | None, console: Console
+) -> list[Path]:
     """Write report.html, if its charts' library is there."""
     from importlib.util import find_spec
 
     from peftkit.reporting.page import write_page
     from peftkit.reporting.terminal import print_lines
-    from peftkit.verdict.from_table import judge_tables, looks_of, read_design
 
     if find_spec("vl_convert") is None:
         print_lines(["", "For report.html: pip install 'peftkit[html]'"], console, style="dim")
         return []
-    design = read_design(folder)
-    verdicts = judge_tables(tables, design.get("margin"), looks_of(design))
-    found = {id(table): verdict for table, verdict in verdicts}
-    return [write_page(folder, [(table, found.get(id(table))) for table in tables], design)]
+    return [write_page(target, studied, price_per_hour)]

@@ -24,7 +24,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print()
     console.print(Text(results.name, style="bold"))
     margin = f"{results.scale * verdict.margin:g} {results.unit}"
-    console.print(Text(f"margin {margin}; differences are {results.full} minus method", "dim"))
+    console.print(Text(f"margin {margin}; {wording.direction(results)}", "dim"))
     for decision in verdict.decisions:
         console.print()
         console.print(Text(wording.headline(decision), style="bold"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from peftkit.quantities import PLUS_MINUS
-from peftkit.statistics.worth import factor_in_examples
+from peftkit.quantities import PLUS_MINUS, count
+from peftkit.statistics.worth import capacity, factor_in_examples
 from peftkit.verdict import wording
 
 if TYPE_CHECKING:
@@ -100,7 +100,37 @@ def _amount(table: Table, verdict: Verdict) -> str:
             said.append(
                 f"To be as good as full, `{method}` needs about {factor:.1f} times the examples."
             )
+    said += _capacity(table)
     return " ".join(said)
+
+
+def _capacity(table: Table) -> list[str]:
+    """Whether adapters can hold what the labels say, at the largest size."""
+    size, classes = max(table.sizes), table.fact("num_classes")
+    adapters = {
+        row.method: row.cost("trainable_parameters") or 0.0
+        for row in table.rows
+        if row.size == size and row.rung == "parameter-efficient"
+    }
+    if not adapters or not classes or classes < 2:
+        return []
+    found = {
+        method: capacity(size, math.log2(classes), int(trained))
+        for method, trained in adapters.items()
+    }
+    bits = next(iter(found.values())).data_bits
+    said = f"The labels of {size:,} examples hold at most {count(bits)} bits; "
+    small = [method for method, each in found.items() if each.share > 1]
+    if small:
+        named = ", ".join(f"`{method}` {count(found[method].adapter_bits)}" for method in small)
+        return [
+            f"{said}at 2 a trained parameter these can store fewer, and may be too small: {named}."
+        ]
+    least = min(found, key=lambda method: found[method].adapter_bits)
+    return [
+        f"{said}the smallest adapter, `{least}`, can store {count(found[least].adapter_bits)} (2 a "
+        "trained parameter), so where adapters differ here it is not for want of room."
+    ]
 
 
 def _quality(table: Table, noisy: Sequence[tuple[Table, Verdict]]) -> str:

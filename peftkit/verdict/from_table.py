@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def results_of(table: Table) -> Results | None:
         untrained=frozenset(row.method for row in rows if row.rung == "none"),
         scale=table.metric.scale,
         unit="points" if table.metric.is_share else table.metric.name,
+        less_is_better=not table.metric.higher_is_better,
         name=heading(table),
     )
 
@@ -89,8 +91,35 @@ def judge_tables(
     return found
 
 
-def judge_folder(folder: Path, margin: float | None = None) -> tuple[list[Table], list[Judged]]:
-    """All tables of a folder of records, and those of them that there is a verdict on.
+@dataclass(frozen=True, kw_only=True)
+class Studied:
+    """A folder of records, read and judged.
+
+    Attributes:
+        folder: Where it is.
+        judged: Its tables, and the verdict on each that has one.
+        design: What a study was asked for; empty where it is none.
+        problems: One message for each file that could not be read.
+    """
+
+    folder: Path
+    judged: tuple[tuple[Table, Verdict | None], ...]
+    design: dict[str, Any]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables."""
+        return [table for table, _ in self.judged]
+
+    @property
+    def verdicts(self) -> list[Judged]:
+        """Those that there is a verdict on."""
+        return [(table, verdict) for table, verdict in self.judged if verdict is not None]
+
+
+def read_studied(folder: Path, margin: float | None = None) -> Studied:
+    """All tables of a folder of records, with their verdicts.
 
     Args:
         folder: Of `peftkit study`, whose design then counts, or of `peftkit compare`.
@@ -111,7 +140,13 @@ def judge_folder(folder: Path, margin: float | None = None) -> tuple[list[Table]
         )
     design, tables = read_design(folder), summarise(records)
     margin = design.get("margin") if margin is None else margin
-    return tables, judge_tables(tables, margin, looks_of(design))
+    found = {id(t): verdict for t, verdict in judge_tables(tables, margin, looks_of(design))}
+    return Studied(
+        folder=folder,
+        judged=tuple((table, found.get(id(table))) for table in tables),
+        design=design,
+        problems=tuple(problems),
+    )
 
 
 def read_design(folder: Path) -> dict[str, Any]:

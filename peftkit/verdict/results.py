@@ -30,6 +30,7 @@ class Results:
         untrained: Those of them that train nothing.
         scale: What scores are multiplied by for people: 100 where they are shares.
         unit: What they are counted in then: "points", "nats".
+        less_is_better: Whether the metric had its sign turned, so that higher is better here.
         name: What was measured on, for people.
     """
 
@@ -39,6 +40,7 @@ class Results:
     untrained: frozenset[str] = frozenset()
     scale: float = 100.0
     unit: str = "points"
+    less_is_better: bool = False
     name: str = ""
 
     def sizes(self, method: str) -> list[int]:

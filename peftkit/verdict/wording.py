@@ -11,6 +11,7 @@ from peftkit.verdict.deciding import FEWEST_SEEDS
 if TYPE_CHECKING:
     from peftkit.statistics.crossover import Crossover
     from peftkit.verdict.deciding import Contrast, Decision, Needs, Verdict
+    from peftkit.verdict.results import Results
 
 
 def headline(decision: Decision) -> str:
@@ -23,6 +24,13 @@ def headline(decision: Decision) -> str:
     if not decision.contrasts:
         said += " (nothing to compare full fine-tuning with)"
     return f"{decision.size:,} examples: {said}"
+
+
+def direction(results: Results) -> str:
+    """Which way differences are taken."""
+    if results.less_is_better:
+        return f"differences are method minus {results.full}, as less {results.unit} is better"
+    return f"differences are {results.full} minus method"
 
 
 def difference(verdict: Verdict, contrast: Contrast) -> str:
