@@ -143,6 +143,7 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
         return 0
     extras = {
         "out": str, "smoke": bool, "overwrite": bool, "force": bool, "memory_profile": bool,
+        "report_to": tuple[str, ...],
     }  # fmt: skip
     recipe, own = parse_flags(argv, base, extras=extras)
     limit = None
@@ -158,7 +159,7 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
     with run_progress() as progress:
         record = run(
             recipe, out, progress=progress, limit=limit, force=bool(own.get("force")),
-            memory_profile=bool(own.get("memory_profile")),
+            memory_profile=bool(own.get("memory_profile")), report_to=own.get("report_to", ()),
         )  # fmt: skip
     print(describe(record, out), end="")
     return 0
@@ -172,6 +173,7 @@ peftkit run --method NAME --task NAME [--out DIR] [--smoke] [--overwrite] [OPTIO
   --overwrite       replace what DIR holds
   --force           train even what would not fit into memory, by prediction
   --memory-profile  what memory held over a training step: a picture and its numbers in DIR
+  --report-to A,B   stream training to tensorboard (DIR/tensorboard), mlflow, wandb, trackio
 """
 
 

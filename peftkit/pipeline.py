@@ -29,9 +29,12 @@ from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
 from peftkit.record import MANIFEST, Record, record_key, write_atomically
+from peftkit.tracking import require_trackers
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peftkit.predictors import Predictor
     from peftkit.recipe import Recipe
     from peftkit.tasks import Progress, TaskData
@@ -49,6 +52,7 @@ def run(
     start_from: Path | None = None,
     force: bool = False,
     memory_profile: bool = False,
+    report_to: Sequence[str] = (),
 ) -> Record:
     """Train, evaluate and measure one recipe.
 
@@ -65,6 +69,8 @@ def run(
         force: Train even what would not fit into memory, by prediction.
         memory_profile: Write what memory held over the step with the largest batch to `out`:
             memory.svg and memory.json, and on CUDA a snapshot of all allocations, memory.pickle.
+        report_to: Trackers that training is streamed to: tensorboard (files below `out`), mlflow,
+            wandb, trackio.
 
     Returns:
         The record, status "done".
@@ -80,6 +86,7 @@ def run(
 
     require_optimizer(recipe.training.optimizer)
     require_offload(recipe.backbone.offload)
+    require_trackers(report_to)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -90,7 +97,7 @@ def run(
             data = _first_rows(data, limit)
         bench = Workbench(
             recipe, data, folder, features_folder, progress, start_from=start_from,
-            memory_check="note" if force else "refuse",
+            memory_check="note" if force else "refuse", trackers=report_to,
         )  # fmt: skip
         meter = Meter()
         if recipe.method.needs_backbone:

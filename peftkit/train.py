@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from peftkit import checkpointing
+from peftkit import checkpointing, tracking
 from peftkit.device import device, resolve_precision
 from peftkit.errors import Diverged, InvalidInput
 from peftkit.memory.watching import Counted, MemoryWatch, largest_batch
@@ -58,6 +58,8 @@ class Schedule:
         rate_factor: How many times the learning rate a parameter has, by its name.
         progress: Told of every step.
         folder: Where checkpoints go, if any are asked for.
+        trackers: Who is told of losses, rates and validation, as they come.
+        tracker_folder: Where such a tracker writes files, if it does.
     """
 
     examples: Sequence[Example]
@@ -71,6 +73,8 @@ class Schedule:
     rate_factor: Callable[[str], float] = lambda _: 1.0
     progress: Progress | None = None
     folder: Path | None = None
+    trackers: Sequence[str] = ()
+    tracker_folder: Path = Path()
 
 
 @dataclass(kw_only=True)
@@ -125,7 +129,12 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         args=_arguments(training, schedule, num_steps, seed, learning_rate),
         train_dataset=schedule.examples,
         data_collator=schedule.collate,
-        callbacks=[memory, watch],  # counting ends before `watch` evaluates
+        callbacks=[  # counting ends before `watch` evaluates
+            memory, watch, *tracking.callbacks(schedule.trackers, schedule.tracker_folder)
+        ],
+    )  # fmt: skip
+    watch.tell = lambda logs: trainer.callback_handler.on_log(
+        trainer.args, trainer.state, trainer.control, logs
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
@@ -198,7 +207,7 @@ def _arguments(
         save_steps=training.save_every or 500,
         save_total_limit=None,  # `Watch.on_save` deletes older ones, once the new one is whole
         eval_strategy="no",
-        report_to=[],
+        report_to=tracking.through_transformers(schedule.trackers),
         remove_unused_columns=False,
         disable_tqdm=True,
         label_names=["labels"],

@@ -19,6 +19,8 @@ from peftkit.errors import Diverged
 from peftkit.record import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from peftkit.settings import Training
@@ -42,6 +44,7 @@ class Watch(TrainerCallback):
         self.best_step: int | None = None
         self.best_state: dict[str, torch.Tensor] = {}
         self.waited = 0
+        self.tell: Callable[[dict[str, float]], object] = lambda _: None
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
         step = state.global_step
@@ -53,6 +56,7 @@ class Watch(TrainerCallback):
                 value = self.schedule.validate(model)
             model.train()
             state.log_history.append({"step": step, "validation": value})
+            self.tell({"eval_validation": value})
             self._judge(model, step, value, control)
         return control
 

@@ -54,6 +54,7 @@ class Workbench:
         shots: Training rows that stand before each prompt, if any do.
         notes: What a reader of the record must know of the method, and of how rows were encoded.
         reloaded: Whether the model is that of an earlier run.
+        trackers: Who is told of training as it goes on; see `peftkit.tracking`.
         memory_check: Whether memory is predicted before training, and a run that cannot fit is
             refused.
         expected: Memory predicted for the last training.
@@ -74,6 +75,7 @@ class Workbench:
     notes: list[str] = field(default_factory=list)
     shots: Dataset | None = None
     reloaded: bool = False
+    trackers: Sequence[str] = ()
     memory_check: Literal["off", "note", "refuse"] = "off"
     expected: Prediction | None = None
     _encoded: dict[str, list[Example]] = field(default_factory=dict)
@@ -335,6 +337,8 @@ class Workbench:
             rate_factor=factor,
             progress=self.progress,
             folder=self._checkpoints(),
+            trackers=self.trackers,
+            tracker_folder=self.folder,
         )
         self.trained = train(
             model, schedule, self.recipe.training, seed=self.recipe.seed, learning_rate=rate

@@ -1,0 +1,61 @@
+"""Streams of a training run to the trackers that people already watch, through transformers.
+
+Loss, learning rate and the validation metric, as they are logged. Records do not depend on it: a
+tracker is not part of a recipe.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import InvalidInput, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TRACKERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+}
+"""Name, and the packages any one of which it takes."""
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """See before any work that each tracker is known and installed.
+
+    Raises:
+        UnknownName: There is no such tracker.
+        InvalidInput: Its package is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UnknownName("tracker", name, TRACKERS)
+        if not any(map(find_spec, TRACKERS[name])):
+            raise InvalidInput(
+                f"{name} is not installed", next_step=f"pip install {TRACKERS[name][0]}"
+            )
+
+
+def through_transformers(names: Sequence[str]) -> list[str]:
+    """Those that transformers sets up by name; TensorBoard is told a folder by `callbacks`."""
+    return [name for name in names if name != "tensorboard"]
+
+
+def callbacks(names: Sequence[str], folder: Path) -> list[Any]:
+    """Callbacks for `transformers.Trainer`.
+
+    Args:
+        names: Trackers, as `require_trackers` takes them.
+        folder: Of the run; TensorBoard's files go to `folder/tensorboard`.
+    """
+    if "tensorboard" not in names:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    writer = SummaryWriter(log_dir=str(folder / "tensorboard"))
+    return [TensorBoardCallback(writer)]
