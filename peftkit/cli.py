@@ -135,6 +135,7 @@ def _elsewhere(name: str, *, recipe: bool = False, loud: bool = False) -> Comman
 
 def run_command(argv: list[str], base: Recipe | None = None) -> int:
     """`peftkit run`, or a recipe script, whose recipe is `base`."""
+    from peftkit.distributed import is_first
     from peftkit.flags import parse_flags
     from peftkit.reporting.progress import run_progress
     from peftkit.reporting.single import describe
@@ -161,7 +162,8 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
             recipe, out, progress=progress, limit=limit, force=bool(own.get("force")),
             memory_profile=bool(own.get("memory_profile")), report_to=own.get("report_to", ()),
         )  # fmt: skip
-    print(describe(record, out), end="")
+    if is_first():
+        print(describe(record, out), end="")
     return 0
 
 
@@ -190,7 +192,7 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
-        (out / ".writable").unlink()
+        (out / ".writable").unlink(missing_ok=True)  # of several processes one was first
     except OSError as error:
         raise InvalidInput(
             f"{out} cannot be written", received=error.strerror, next_step="name another folder"

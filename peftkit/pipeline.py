@@ -25,6 +25,7 @@ from peftkit.device import (
     require_optimizer,
     resolve_precision,
 )
+from peftkit.distributed import is_first, num_processes, require_even_batches
 from peftkit.environment import environment
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -87,6 +88,7 @@ def run(
     require_optimizer(recipe.training.optimizer)
     require_offload(recipe.backbone.offload)
     require_trackers(report_to)
+    require_even_batches(recipe.training.batch_size)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
@@ -113,17 +115,18 @@ def run(
             logits = predictor.outputs(data.test, progress)
         predictions, metrics = recipe.task.score(logits, data.test)
         _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
-        predictor.save(folder)
+        saved = folder if is_first() else Path(temporary)
+        predictor.save(saved)
         if memory_profile:
             _draw_memory(bench, folder)
         record = _record(
             bench,
             predictions=predictions,
             metrics={"test": dict(metrics), "validation": dict(validation)},
-            costs=_costs(bench, meter, predictor, folder) | forgetting.costs(predictor),
+            costs=_costs(bench, meter, predictor, saved) | forgetting.costs(predictor),
             more_of_data=forgetting.text | {"checks": findings},
         )
-        if keep:
+        if keep and is_first():
             _write_manifest(folder, record, data)
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -170,6 +173,7 @@ def _record(
         environment={
             **environment(),
             "threads": recipe.training.threads,
+            **({"processes": num_processes()} if num_processes() > 1 else {}),
             "precision": resolve_precision(recipe.training.precision),
         },
         notes=[*data.notes, *bench.notes, *(found["note"] for found in more_of_data["checks"])],

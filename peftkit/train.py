@@ -190,6 +190,7 @@ def _arguments(
         output_dir=str(schedule.folder or Path.cwd()),
         max_steps=num_steps,
         per_device_train_batch_size=training.batch_size,
+        accelerator_config={"split_batches": True},  # over processes, if there are several
         gradient_accumulation_steps=training.gradient_accumulation,
         **checkpointed,
         learning_rate=learning_rate,
@@ -251,7 +252,11 @@ class _Trainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         batches, _ = super().get_batch_samples(*args, **kwargs)
-        return batches, sum(self.num_items(batch["labels"]) for batch in batches)
+        own = sum(self.num_items(batch["labels"]) for batch in batches)
+        if self.args.world_size == 1:
+            return batches, own
+        every = self.accelerator.gather(torch.tensor(own, device=self.args.device))
+        return batches, int(every.sum())
 
     def compute_loss(
         self,
@@ -266,7 +271,9 @@ class _Trainer(Trainer):
         logits = self.logits(outputs, inputs)
         self.memory.outputs(logits)
         loss = self.loss(logits, labels)
-        loss = loss * (self.num_items(labels) / num_items_in_batch)
+        # Processes average their gradients; a mean over all items is wanted.
+        share = self.num_items(labels) / num_items_in_batch * self.args.world_size
+        loss = loss * share
         self.memory.loss_is_there()
         return (loss, outputs) if return_outputs else loss
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from peftkit.distributed import is_first
+
 if TYPE_CHECKING:
     from peftkit.tasks import Progress
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 @contextmanager
 def run_progress() -> Iterator[Progress | None]:
     """Show what is being done, how far it is and the time left."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first():
         yield None
         return
     from rich.console import Console
