@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ import pytest
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.record import Record
 from peftkit.study import Comparison
-from toy_runs import FACTS, install
+from peftkit.verdict import LOOKS
+from peftkit.verdict.from_table import read_studied
+from toy_runs import FACTS, TUNED, install
 
 # A cell says on which node it runs, and waits there while the file "wait" is in the toys' folder.
 TOYS = """
@@ -60,8 +65,8 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cluster(toys: Path) -> Iterator[Any]:
-    """A cluster of two nodes on this machine, one cell at a time each."""
+def cluster() -> Iterator[Any]:
+    """A cluster of two nodes on this machine, one cell at a time each; they inherit PYTHONPATH."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from ray.cluster_utils import Cluster
 
@@ -88,7 +93,9 @@ def by_name(records: list[Record]) -> dict[str, Record]:
     return {f"{record.method}-{record.seed}": record for record in records}
 
 
-def test_the_records_are_those_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
+def test_the_records_are_those_of_the_local_engine(
+    toys: Path, cluster: Any, tmp_path: Path
+) -> None:
     methods = ("none", "lora", "full")
     there = by_name(
         carry_out(
@@ -118,7 +125,7 @@ def test_the_records_are_those_of_the_local_engine(cluster: Any, tmp_path: Path)
 
 
 def test_a_node_that_dies_costs_its_running_cells_alone(
-    cluster: Any, toys: Path, tmp_path: Path
+    toys: Path, cluster: Any, tmp_path: Path
 ) -> None:
     (toys / "wait").touch()
     dead = cluster.second.node_id
@@ -149,6 +156,47 @@ def test_a_node_that_dies_costs_its_running_cells_alone(
     assert {name: counted.count(name) for name in counted} == {
         name: 2 if name in lost else 1 for name in ("none", "lora", "bitfit")
     }
+
+
+# A study of its own process, which can be killed; {out} and {address} are put in.
+STUDY = """
+from peftkit.study import Study
+from toy_runs import FACTS
+Study(
+    methods=("none", "lora", "full"), sizes=(64,), trials=1, adaptive=True, margin=2.0,
+    out={out!r}, engine={engine!r}, address={address!r},
+).run(function="toy_tuned:cell", facts=lambda recipe: FACTS, quiet=True)
+"""
+
+
+def test_a_study_that_was_killed_goes_on_to_the_verdict_of_the_local_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    folder = install("toy_tuned", TUNED, tmp_path, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parent)]))
+    monkeypatch.setenv("GAPS", json.dumps({"none/64": 0.3, "lora/64": 0.019, "full/64": 0.0}))
+    cluster = request.getfixturevalue("cluster")
+    out = tmp_path / "ray"
+    there = STUDY.format(out=str(out), engine="ray", address=cluster.address)
+    killed = subprocess.Popen([sys.executable, "-c", there])
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("records/*.json"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    kept = {path: path.read_bytes() for path in out.glob("records/*.json")}
+
+    subprocess.run([sys.executable, "-c", there], check=True, timeout=200)
+    local = STUDY.format(out=str(tmp_path / "local"), engine="local", address=None)
+    subprocess.run([sys.executable, "-c", local], check=True, timeout=200)
+
+    assert 4 <= len(kept) < len(list(out.glob("records/*.json")))
+    assert {path: path.read_bytes() for path in kept} == kept
+    ((_, on_ray),), ((_, here),) = (
+        read_studied(each).verdicts for each in (out, tmp_path / "local")
+    )
+    assert on_ray.decisions == here.decisions
+    assert on_ray.decisions[0].look == LOOKS[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,48 +14,12 @@ from peftkit.study import Study
 from peftkit.study.rates import factors
 from peftkit.study_command import make_study
 from peftkit.verdict import Verdict
-from toy_runs import FACTS, PRELOAD, install, runs
-
-# Accuracy is 80 % less GAPS["method/size"], and less the farther the learning rate is from BEST
-# times the default one; items have a difficulty that all runs share.
-TOYS = """
-import json, math, os
-import numpy as np
-from peftkit import parts
-from peftkit.record import Record
-from peftkit.study.cell import run_cell
-
-def run(recipe, out, *, save_weights, progress, features_folder, force):
-    name = recipe.to_dict()["method"]["name"]
-    place = f"{name}/{recipe.task.size}"
-    with open(os.environ["TOY_FOLDER"] + "/runs", "a") as file:
-        file.write(f"{place}/{recipe.seed}\\n")
-    gap = json.loads(os.environ["GAPS"])[place]
-    best = json.loads(os.environ.get("BEST", "{}")).get(name, 1.0)
-    default = parts.load("method", name).learning_rate
-    off = abs(math.log(recipe.learning_rate / default / best)) if default else 0.0
-    difficulty = np.random.default_rng(7).random(1500)
-    random = np.random.default_rng([recipe.seed, recipe.task.size, len(name)])
-    level = 0.8 - gap - 0.05 * off + 0.002 * random.normal()
-    right = difficulty + 0.02 * random.normal(size=1500) < level
-    value = float(right.mean())
-    return Record(
-        key="set by the cell", recipe=recipe.to_dict(), status="done",
-        metrics={"validation": {"accuracy": value}, "test": {"accuracy": value}},
-        predictions={"item": list(range(1500)), "label": [1] * 1500,
-                     "predicted": [int(x) for x in right]},
-        data={"fingerprint": "d" * 8, "num_train": recipe.task.size},
-        backbone={"fingerprint": "w" * 8},
-    )
-
-def cell(payload, progress):
-    return run_cell(payload, progress, run=run)
-"""
+from toy_runs import FACTS, PRELOAD, TUNED, install, runs
 
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return install("toy_tuned", TOYS, tmp_path, monkeypatch)
+    return install("toy_tuned", TUNED, tmp_path, monkeypatch)
 
 
 def gaps(monkeypatch: pytest.MonkeyPatch, **by_place: float) -> None:
