@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peftkit.reporting import report
     from peftkit.saved import load_run
     from peftkit.stages import sequence
-    from peftkit.study import compare
+    from peftkit.study import Study, compare
     from peftkit.tasks import Task
 
 _HOMES = {
@@ -26,6 +26,7 @@ _HOMES = {
     "PeftkitError": "peftkit.errors",
     "Recipe": "peftkit.recipe",
     "Record": "peftkit.record",
+    "Study": "peftkit.study",
     "Task": "peftkit.tasks",
     "Training": "peftkit.recipe",
     "compare": "peftkit.study",
@@ -42,6 +43,7 @@ __all__ = [
     "PeftkitError",
     "Recipe",
     "Record",
+    "Study",
     "Task",
     "Training",
     "compare",

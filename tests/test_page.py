@@ -152,6 +152,24 @@ def test_several_folders_make_one_report_in_a_folder_of_its_own(
     assert not (other / PAGE).exists()
 
 
+def test_methods_are_summed_up_over_tasks_where_there_are_enough(tmp_path: Path) -> None:
+    folders = [tmp_path / f"task{number}" for number in range(5)]
+    for number, folder in enumerate(folders):
+        for seed in range(2):
+            for method in METHODS:
+                found = record(method, 64, seed)
+                found.data["fingerprint"] = str(number) * 8
+                found.write(folder / "records" / f"{found.key}.json")
+    report(*folders, out=tmp_path / "all")
+    page = (tmp_path / "all" / PAGE).read_text(encoding="utf-8")
+    section = page[page.index("<h1>Across tasks") : page.index("</table>")]
+    cells = dict(re.findall(r"<code>(\w+)</code></td>.*?([\d-]+)</td></tr>", section))
+    assert cells["none"] == "100"
+    assert cells["full"] == "-"
+    report(*folders[:4], out=tmp_path / "few")
+    assert "Across tasks" not in (tmp_path / "few" / PAGE).read_text(encoding="utf-8")
+
+
 def test_two_reports_of_the_same_records_are_the_same_bytes(folder: Path) -> None:
     first = written(folder)
 

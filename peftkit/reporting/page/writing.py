@@ -10,11 +10,13 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput
+from peftkit.quantities import ABSENT
 from peftkit.record import write_atomically
 from peftkit.reporting import fits, notes
+from peftkit.reporting.across import across
 from peftkit.reporting.page import charts, details
 from peftkit.reporting.page.axes import Chart
-from peftkit.reporting.page.markup import listed, marked, text
+from peftkit.reporting.page.markup import grid, listed, marked, text
 from peftkit.reporting.page.prices import price_table
 from peftkit.reporting.page.provenance import provenance, unfinished
 from peftkit.reporting.page.quality import quality_table
@@ -59,8 +61,8 @@ def write_page(
             (each, group) for each in studied for group in _by_noise(each.judged)
         )
     ]
-    body = [section.html() for section in sections]
-    body.append(provenance(studied))
+    firsts = [section.group[0][0] for section in sections]
+    body = [_across(firsts), *(section.html() for section in sections), provenance(studied)]
     specifications = {name: chart for s in sections for name, chart in s.charts.items()}
     title = "; ".join(dict.fromkeys(notes.heading(t) for each in studied for t in each.tables))
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
@@ -71,6 +73,25 @@ def write_page(
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
+
+
+def _across(tables: Sequence[Table]) -> str:
+    """All tasks together; nothing where there are few."""
+    found = across(tables)
+    if not found:
+        return ""
+    rows = [
+        [each.method, str(each.num_tasks), f"{each.middle:.1f}",
+         ABSENT if each.beaten is None else f"{100 * each.beaten:.0f}"]
+        for each in found
+    ]  # fmt: skip
+    said = (
+        "At the largest size of each task: the interquartile mean of scores over tasks and seeds, "
+        "and how often a run of full fine-tuning beats one of the method on a task drawn at random "
+        "(Agarwal et al. 2021). Descriptions, not tests."
+    )
+    heads = ["method", "tasks", "interquartile mean %", "full is better %"]
+    return f'<h1>Across tasks</h1><p class="soft">{text(said)}</p>{grid(heads, rows)}'
 
 
 def _by_noise(judged: Sequence[Judged]) -> list[list[Judged]]:
