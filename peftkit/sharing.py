@@ -77,7 +77,7 @@ def share(model: nn.Module, seen: dict[str, Any]) -> None:
 
     packed = {id(layer) for layer in packed_layers(model)}
     for place, module in list(model.named_modules(remove_duplicate=False)):
-        name = place.replace(".base_layer", "")
+        name = bare_name(place)
         if id(module) in packed:
             # The whole layer: in 8 bits its first pass takes the scales away from the parameter.
             first = seen.setdefault(name, module)
@@ -90,6 +90,11 @@ def share(model: nn.Module, seen: dict[str, Any]) -> None:
                 first = seen.setdefault(f"{name}.{own}", parameter)
                 if first is not parameter and _equal(first, parameter):
                     module._parameters[own] = first
+
+
+def bare_name(name: str) -> str:
+    """What a module that PEFT has wrapped is called without the wrapper."""
+    return name.replace(".base_layer", "").replace(".original_module", "")
 
 
 def _equal(one: Any, other: Any) -> bool:

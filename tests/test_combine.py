@@ -508,6 +508,16 @@ def test_a_failure_leaves_what_was_there(copied: Path, tmp_path: Path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copied", "out"]
 
 
+def test_too_little_room_is_seen_before_anything_is_written(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(InvalidInput, match=r"too little room.*1,000 bytes are free"):
+        combine_runs([copied], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["copied"]
+
+
 # ---- the command
 
 

@@ -16,17 +16,17 @@ def vector(*numbers: float) -> torch.Tensor:
 def test_ties_as_worked_out_by_hand() -> None:
     """Three vectors of six entries, half of each kept."""
     vectors = [
-        vector(3.0, -2.0, 0.1, 0.2, 4.0, -0.3),
+        vector(4.0, -2.0, 0.1, 0.2, 4.0, -0.3),
         vector(-1.0, 3.0, 2.0, 0.1, 0.2, 0.3),
         vector(-2.5, 1.0, 0.4, 0.0, 4.0, 0.5),
     ]
     kept = [trim(v, magnitude_threshold(lambda v=v: [v], 0.5)) for v in vectors]
 
-    assert kept[0].tolist() == [3.0, -2.0, 0.0, 0.0, 4.0, 0.0]
+    assert kept[0].tolist() == [4.0, -2.0, 0.0, 0.0, 4.0, 0.0]
     assert kept[1].tolist() == [-1.0, 3.0, 2.0, 0.0, 0.0, 0.0]
     assert kept[2].tolist() == [-2.5, 1.0, 0.0, 0.0, 4.0, 0.0]
-    # Sums: -0.5, 2, 2, 0, 8, 0. The means are over those that have the sum's sign.
-    assert disjoint_mean(kept).tolist() == [-1.75, 2.0, 2.0, 0.0, 4.0, 0.0]
+    # Sums: 0.5, 2, 2, 0, 8, 0. One against two wins the first. Means are of those of that sign.
+    assert disjoint_mean(kept).tolist() == [4.0, 2.0, 2.0, 0.0, 4.0, 0.0]
 
 
 def test_votes_that_balance_elect_nothing() -> None:

@@ -13,18 +13,19 @@ import pytest
 from adapters import logits, make_run
 from peftkit import load_runs
 from peftkit.errors import InvalidInput
+from peftkit.sharing import bare_name
 
 pytestmark = pytest.mark.usefixtures("libraries")
 QUERY = "encoder.layer.0.attention.self.query"
 
 
-def pointers(run: Any) -> dict[str, int]:
+def pointers(run: Any, *, trained: bool = False) -> dict[str, int]:
     """Where the tensors of the blocks' own weights are, by the names of the bare backbone."""
     model = run.predictor.bench.backbone.model
     return {
-        name.replace(".base_layer", ""): parameter.untyped_storage().data_ptr()
+        bare_name(name): parameter.untyped_storage().data_ptr()
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if ".layer." in name and ".default." not in name
+        if ".layer." in name and (".default." in name) == trained
     }
 
 
@@ -58,11 +59,12 @@ def test_what_a_method_trained_is_its_own(make_bench: Callable[..., Any], tmp_pa
     alone = {folder.name: logits(folder, bench) for folder in folders}
     runs = load_runs(folders)
     lora, last, full = map(pointers, runs.values())
-    same = {name for name in lora if lora[name] == last.get(name)}
+    own = pointers(runs["last_layers"], trained=True)
 
-    assert same
-    assert all("layer.0" in name for name in same)
-    assert not set(lora.values()) & set(full.values())
+    assert lora == last  # what it trained, it trained on copies
+    assert own
+    assert not set(own.values()) & set(lora.values())
+    assert not set(full.values()) & set(lora.values())
     for name, run in runs.items():
         again = run.predictor.outputs(bench.data.test)
         np.testing.assert_array_equal(np.asarray(again, dtype=np.float64), alone[name])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.combining.heads import combine_heads
 from peftkit.combining.layers import Combination, CombinedLayer
-from peftkit.combining.placing import require_free, whole_folder
+from peftkit.combining.placing import require_free, require_room, whole_folder
 from peftkit.combining.reading import Adapter, read_adapter
 from peftkit.combining.request import Request
 from peftkit.combining.updates import check_shapes
 from peftkit.combining.writing import write_adapter
 from peftkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ def combine_runs(
         overwrite: Whether an adapter in `out` may be replaced.
 
     Raises:
-        InvalidInput: The runs do not go together, or one is none; `out` is not free.
+        InvalidInput: The runs do not go together, or one is none; `out` is not free, or the disk
+            has no room for it.
         WrongBackbone: The backbone has changed since a run.
     """
     request = request or Request()
@@ -117,10 +121,17 @@ def combine_runs(
         layers=tuple(work.layer(name) for name in names),
         head=words,
     )
+    require_room(out, 4 * sum(t.numel() for t in (*whole.values(), *_stored(combined.layers))))
     with whole_folder(out) as folder:
         write_adapter(folder, adapters, adapters[chosen or 0], combined.layers, whole,
                       combined.to_dict() | _asked(request))  # fmt: skip
     return combined
+
+
+def _stored(layers: Sequence[CombinedLayer]) -> Iterator[Tensor]:
+    for layer in layers:
+        yield layer.factors.a
+        yield layer.factors.b
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def combine_heads(
     if chosen is not None:
         return adapters[chosen].whole, f"as in {adapters[chosen].folder}"
     if not any(adapter.whole for adapter in adapters):
-        return {}, "none: no run trained one"
+        return {}, f"none, as no run trained one; the task is that of {adapters[0].folder}"
     if len(adapters) == 1:
         return adapters[0].whole, f"as in {adapters[0].folder}"
     _require_alike(adapters)

@@ -31,6 +31,9 @@ def require_free(out: Path, sources: Sequence[Path], *, overwrite: bool) -> None
                 f"{out} would be written over {source}, or into it",
                 next_step="name a folder apart from the runs",
             )
+    around = next(parent for parent in target.parents if parent.exists())
+    if not os.access(around, os.W_OK):
+        raise InvalidInput(f"{around} cannot be written", next_step="name another folder")
     if not out.exists() and not out.is_symlink():
         return
     if out.is_symlink() or not out.is_dir():
@@ -49,6 +52,27 @@ def require_free(out: Path, sources: Sequence[Path], *, overwrite: bool) -> None
         )
 
 
+def require_room(out: Path, num_bytes: int) -> None:
+    """Refuse to write more than the disk has room for.
+
+    Args:
+        out: To be written.
+        num_bytes: What it will hold, at least.
+
+    Raises:
+        InvalidInput: There is too little room.
+    """
+    around = next(parent for parent in out.resolve().parents if parent.exists())
+    free = shutil.disk_usage(around).free
+    if num_bytes > free:
+        raise InvalidInput(
+            f"there is too little room for {out}",
+            received=f"{free:,} bytes are free",
+            allowed=f"{num_bytes:,} bytes or more",
+            next_step="free some space, name a folder on another disk, or ask for a lower --rank",
+        )
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out`, which takes its place if nothing is raised within.
@@ -63,12 +87,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise InvalidInput(
             f"{out} cannot be written", received=error.strerror, next_step="name another folder"
         ) from error
+    before = made / "before"
     try:
-        folder = made / out.name  # of usual permissions, which temporary folders do not have
+        folder = made / "new"  # of usual permissions, which temporary folders do not have
         folder.mkdir()
         yield folder
         if out.exists():
-            os.replace(out, made / "before")
+            os.replace(out, before)
         os.replace(folder, out)
     finally:
+        if before.exists() and not out.exists():
+            os.replace(before, out)
         shutil.rmtree(made, ignore_errors=True)
