@@ -39,10 +39,11 @@ def load_runs(
     runs = {}
     for name, folder in _named(folders).items():
         run = runs[name] = load_run(folder, allow_other_base=allow_other_base)
-        if not run.recipe.method.needs_backbone:
+        bench = getattr(run.predictor, "bench", None)
+        if bench is None or not run.recipe.method.needs_backbone:
             continue
-        backbone = run.predictor.bench.backbone  # type: ignore[attr-defined]  # all have one
-        if not backbone.waiting:  # else it is brought to the device layer by layer
+        backbone = bench.backbone
+        if not backbone.waiting:  # else its weights come to the device layer by layer
             part = run.recipe.backbone
             key = (backbone.location.fingerprint, part.dtype, part.quantization,
                    part.double_quantization, part.compute_dtype, part.storage_dtype)  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.combining.factoring import Spectrum, decompose, decompose_product
@@ -62,11 +62,11 @@ class Combination:
     request: Request
     model: Any
 
-    @property
+    @cached_property
     def has_bias(self) -> bool:
         return any(f.bias is not None for a in self.adapters for f in a.layers.values())
 
-    @property
+    @cached_property
     def reads_weights(self) -> bool:
         """Whether W itself is needed: where an adapter trained lengths of its rows."""
         return any(f.length is not None for a in self.adapters for f in a.layers.values())
@@ -88,7 +88,7 @@ class Combination:
             sparse = self._sparse(name, {i: u.dense(weight) for i, u in updates.items()})
             biases = {i: u.bias for i, u in updates.items() if u.bias is not None}
             bias = self._sparse(f"{name}.bias", biases) if biases else None
-            total = Update(up=sparse, down=sparse[:0], bias=bias)  # no factors yet
+            total = Update(up=sparse, down=sparse[:0], bias=bias)  # never used as factors
             target, parts = sparse, decompose(sparse)
         else:
             chosen = [self.weights[i] for i in updates]
@@ -155,7 +155,7 @@ class Combination:
         if density == 1:
             return [0.0] * len(self.adapters)
         return [
-            magnitude_threshold(lambda i=i: self._task_vector(i), density)  # type: ignore[misc]
+            magnitude_threshold(partial(self._task_vector, i), density)
             for i in range(len(self.adapters))
         ]
 
