@@ -398,12 +398,12 @@ FAULTS = (
     Fault(
         "rsLoRA scaled as LoRA in a sum", "peftkit/combining/reading.py",
         "alpha / math.sqrt(rank) if config.get(\"use_rslora\") else alpha / rank", "alpha / rank",
-        tests=COMBINE, only="weight_of_one and rslora",
+        tests=COMBINE, only="weight_one and rslora",
     ),
     Fault(
         "patterns of alphas forgotten in a sum", "peftkit/combining/reading.py",
         'option("alpha_pattern", "lora_alpha")', 'config["lora_alpha"]',
-        tests=COMBINE, only="weight_of_one and patterns",
+        tests=COMBINE, only="weight_one and patterns",
     ),
     Fault(
         "DoRA's lengths forgotten in a sum", "peftkit/combining/updates.py",
@@ -413,12 +413,12 @@ FAULTS = (
     Fault(
         "Conv1D taken for a linear layer in a sum", "peftkit/combining/updates.py",
         "return weight.T if isinstance(module, Conv1D) else weight", "return weight",
-        tests=COMBINE, only="weight_of_one and transposed",
+        tests=COMBINE, only="weight_one and transposed",
     ),
     Fault(
         "the bias beside B left unscaled in a sum", "peftkit/combining/updates.py",
         "factors.scale * factors.bias.double()", "factors.bias.double()",
-        tests=COMBINE, only="weight_of_one and biases",
+        tests=COMBINE, only="weight_one and biases",
     ),
     Fault(
         "TIES elects signs by counting them", "peftkit/combining/rules.py",
