@@ -79,8 +79,9 @@ def stored_updates(folder: Path, weights: dict[str, Any]) -> dict[str, Any]:
         (PATTERNS, "twin:bert"),
         (BIASED, "twin:bert"),
         (DORA, {"name": "twin:llama", "quantization": "nf4"}),
+        (PLAIN, {"name": "twin:bert", "quantization": "int8"}),
     ],
-    ids=["plain", "rslora", "dora", "transposed", "patterns", "biases", "nf4"],
+    ids=["plain", "rslora", "dora", "transposed", "patterns", "biases", "nf4", "int8"],
 )
 def test_an_adapter_of_weight_one_answers_as_it_did(
     make_bench: Make, runs: Callable[..., Path], tmp_path: Path, method: Any, backbone: Any
@@ -296,6 +297,30 @@ def test_another_pooling_is_another_head(runs: Callable[..., Path], tmp_path: Pa
     other = runs(PLAIN, {"name": "twin:bert", "pooling": "mean"}, draw=1)
     with pytest.raises(InvalidInput, match=r"differ in their pooling"):
         combine_runs([runs(PLAIN), other], tmp_path / "out")
+
+
+def test_where_nothing_was_trained_whole_there_is_no_head(make_bench: Make, tmp_path: Path) -> None:
+    """Language models keep their own output layer; its weights are not in the adapters."""
+    from toys import write_lines
+
+    rows = [{"text": "the name of the file is new and the card is lost"} for _ in range(4)]
+    data = write_lines(tmp_path / "data", train=rows, validation=rows[:2], test=rows[:2])
+    task = {"name": "language_modeling", "data": str(data)}
+    runs = [
+        make_run(make_bench, tmp_path / f"run-{i}", {**PLAIN, "rslora": bool(i)}, "twin:gpt2",
+                 draw=i, task=task)
+        for i in range(2)
+    ]  # fmt: skip
+    weights = base_weights(make_bench, "twin:gpt2")
+    combined = combine_runs(runs, tmp_path / "out", Request(weights=(1.0, -0.5)))
+    updates = stored_updates(tmp_path / "out", weights)
+
+    assert combined.head.startswith("none")
+    for name, update in updates.items():
+        one, other = (
+            dense(run, weights, scale)[name] for run, scale in zip(runs, (1.5, 3.0), strict=True)
+        )
+        assert relative(update, one - 0.5 * other) < 1e-6
 
 
 # ---- what stock PEFT makes of it
