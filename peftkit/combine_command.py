@@ -37,7 +37,7 @@ peftkit combine RUN [RUN ...] --out DIR [--method NAME] [--weights 1,0.5,-1] [OP
   --json            print one JSON object
 
 Updates are combined as PEFT applies them: rsLoRA's scales, DoRA's lengths, patterns of ranks and
-alphas, and biases count. Sums of DoRA are a DoRA again, except with svd.
+alphas, and biases count. Sums of DoRA are a DoRA again; svd, ties and dare make a plain LoRA.
 """
 EXTRAS: dict[str, Any] = {
     "out": str, "method": str, "weights": tuple[float, ...], "rank": int, "energy": float,
