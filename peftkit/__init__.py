@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peftkit.combining import combine_runs
     from peftkit.errors import PeftkitError
     from peftkit.methods import Method
     from peftkit.pipeline import run
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from peftkit.record import Record, read_records
     from peftkit.reporting import report
     from peftkit.saved import load_run
+    from peftkit.sharing import load_runs
     from peftkit.stages import sequence
     from peftkit.study import Study, compare
     from peftkit.tasks import Task
@@ -29,8 +31,10 @@ _HOMES = {
     "Study": "peftkit.study",
     "Task": "peftkit.tasks",
     "Training": "peftkit.recipe",
+    "combine_runs": "peftkit.combining",
     "compare": "peftkit.study",
     "load_run": "peftkit.saved",
+    "load_runs": "peftkit.sharing",
     "read_records": "peftkit.record",
     "report": "peftkit.reporting",
     "run": "peftkit.pipeline",
@@ -46,8 +50,10 @@ __all__ = [
     "Study",
     "Task",
     "Training",
+    "combine_runs",
     "compare",
     "load_run",
+    "load_runs",
     "read_records",
     "report",
     "run",

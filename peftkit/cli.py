@@ -41,6 +41,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit report DIR [DIR ...]                     tables again; report.html, table.md, table.csv
   peftkit verdict DIR|FILE.json                    no training, an adapter, or full fine-tuning?
   peftkit advise DIR... --backbone NAME --size N   what studies say of a case that none measured
+  peftkit combine RUN... --out DIR                 several adapters of one backbone made into one
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
   peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
@@ -286,6 +287,7 @@ def _folder_first(argv: list[str], usage: str) -> tuple[Path, list[str]]:
 COMMANDS: dict[str, Command] = {
     "advise": _elsewhere("advise", loud=True),
     "check": _elsewhere("check", recipe=True),
+    "combine": _elsewhere("combine"),
     "compare": _elsewhere("compare", recipe=True),
     "doctor": _doctor,
     "evaluate": _evaluate,

@@ -63,10 +63,26 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         WrongBackbone: The backbone's weights have changed since.
     """
     folder = Path(folder)
+    bench, manifest = open_run(folder)
+    recipe, labels = bench.recipe, bench.data.labels
+    if recipe.method.needs_backbone:
+        _check_base(bench, manifest["backbone"]["fingerprint"], allow_other_base)
+    return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+
+
+def open_run(folder: Path) -> tuple[Workbench, dict[str, Any]]:
+    """Put the recipe of a run on a workbench again; no weights are read yet.
+
+    Returns:
+        The workbench, which has no rows of the data, and what peftkit.json holds.
+
+    Raises:
+        InvalidInput: The folder is not that of a finished run.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
-        trained_on = manifest["backbone"]["fingerprint"]
+        manifest["backbone"]["fingerprint"], manifest["data"]["fingerprint"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise InvalidInput(
             f"{folder} is not the folder of a finished run",
@@ -79,10 +95,7 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         train=rows, validation=rows, test=rows, labels=labels, source=str(folder),
         fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
     )  # fmt: skip
-    bench = Workbench(recipe, data, folder)
-    if recipe.method.needs_backbone:
-        _check_base(bench, trained_on, allow_other_base)
-    return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+    return Workbench(recipe, data, folder), manifest
 
 
 def _check_base(bench: Workbench, trained_on: str, allow_other: bool) -> None:

@@ -29,6 +29,7 @@ MEMORY = "tests/test_memory.py"
 DECISIONS = "tests/test_decisions.py"
 VERDICT = "tests/test_verdict.py"
 PACKED = "tests/contracts/test_quantized_training.py"
+COMBINE = "tests/test_combine.py"
 
 
 @dataclass(frozen=True)
@@ -393,6 +394,41 @@ FAULTS = (
         "the worst learning rate chosen", "peftkit/study/rates.py",
         "place: max(rates,", "place: min(rates,",
         tests="tests/test_study.py", only="trials",
+    ),
+    Fault(
+        "rsLoRA scaled as LoRA in a sum", "peftkit/combining/reading.py",
+        "alpha / math.sqrt(rank) if config.get(\"use_rslora\") else alpha / rank", "alpha / rank",
+        tests=COMBINE, only="weight_one and rslora",
+    ),
+    Fault(
+        "patterns of alphas forgotten in a sum", "peftkit/combining/reading.py",
+        'option("alpha_pattern", "lora_alpha")', 'config["lora_alpha"]',
+        tests=COMBINE, only="weight_one and patterns",
+    ),
+    Fault(
+        "DoRA's lengths forgotten in a sum", "peftkit/combining/updates.py",
+        "return product + self.stretch[:, None] * weight", "return product",
+        tests=COMBINE, only="full_rank",
+    ),
+    Fault(
+        "Conv1D taken for a linear layer in a sum", "peftkit/combining/updates.py",
+        "return weight.T if isinstance(module, Conv1D) else weight", "return weight",
+        tests=COMBINE, only="weight_one and transposed",
+    ),
+    Fault(
+        "the bias beside B left unscaled in a sum", "peftkit/combining/updates.py",
+        "factors.scale * factors.bias.double()", "factors.bias.double()",
+        tests=COMBINE, only="weight_one and biases",
+    ),
+    Fault(
+        "TIES elects signs by counting them", "peftkit/combining/rules.py",
+        "elected = stacked.sum(dim=0).sign()", "elected = stacked.sign().sum(dim=0).sign()",
+        tests="tests/test_combining_rules.py", only="by_hand",
+    ),
+    Fault(
+        "patterns of ranks in a result match other layers", "peftkit/combining/writing.py",
+        'f"^{re.escape(name)}": each', 'name.rpartition(".")[2]: each',
+        tests=COMBINE, only="energy_chooses",
     ),
 )  # fmt: skip
 
