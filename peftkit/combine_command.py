@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import InvalidInput, UnknownName
-from peftkit.flags import read_flags
+from peftkit.errors import InvalidInput
+from peftkit.flags import leading, read_options
 
 if TYPE_CHECKING:
     from peftkit.combining import Combined
@@ -50,13 +50,8 @@ NOT_OF_LOW_RANK = 0.1
 
 def combine_command(argv: list[str]) -> None:
     """Combine, and print what was lost in it."""
-    flags = (place for place, word in enumerate(argv) if word.startswith("--"))
-    runs = argv[: next(flags, len(argv))]
-    changes, own = read_flags(argv[len(runs) :], extras=EXTRAS)
-    for name in changes:
-        raise UnknownName(
-            "option", f"--{name.replace('_', '-')}", [f"--{option}" for option in EXTRAS]
-        )
+    runs = leading(argv)
+    own = read_options(argv[len(runs) :], EXTRAS)
     for what, value in {"folder of a run": runs, "--out": own.get("out")}.items():
         if not value:
             raise InvalidInput(f"the {what} is missing", allowed=USAGE.splitlines()[0])
