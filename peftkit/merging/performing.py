@@ -56,6 +56,10 @@ class Merged:
     num_bytes: int
     seconds: dict[str, float]
 
+    def binds(self, comparison: Comparison) -> bool:
+        """Whether a comparison had to hold."""
+        return comparison is self.to_unmerged or _is_exact(self.request)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -166,7 +170,7 @@ def write_merged(
 
     predictor: Any = saved.predictor
     quantised = request.base in ("dequantized", "requantized")
-    weights = unpacked(predictor.model) if quantised else {}
+    weights = unpacked(predictor.bench.backbone.model) if quantised else {}
     write_beside(saved, request, folder)
     predictor.model = None
     dense = dense_run(saved, request.run, weights)
@@ -186,11 +190,8 @@ def _judge(
     computed = str(backbone.get("compute_dtype") or "auto").replace("auto", trained)
     to_adapted = compare_observed(adapted, merged, least_exact(request.dtype, trained, computed))
     to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
-    exact = request.base == "plain" or (
-        request.base == "dequantized" and request.quantization in ("nf4", "fp4")
-    )
     binding = [to_unmerged] if to_unmerged else []
-    for found in [*binding, *([to_adapted] if exact else [])]:
+    for found in [*binding, *([to_adapted] if _is_exact(request) else [])]:
         if not found.holds:
             raise VerificationFailed(
                 "the merged model is not the adapted one: logits differ by up to "
@@ -200,6 +201,12 @@ def _judge(
                 "written"
             )
     return to_adapted, to_unmerged
+
+
+def _is_exact(request: Request) -> bool:
+    """Whether the merged model computes what the adapted one did, but for rounding."""
+    four_bit = request.quantization in ("nf4", "fp4")
+    return request.base == "plain" or (request.base == "dequantized" and four_bit)
 
 
 @contextmanager
