@@ -7,8 +7,8 @@
 
 Where the base was quantised, merged weights are compared twice: with the adapter, unmerged, on the
 dense weights of the route taken, which tells whether the merge is right; and with the model as it
-was trained, which tells what the route costs. int8 layers round what they read too, so only nf4
-and fp4 layers say exactly what their weights stand for.
+was trained, which tells what the route costs. That of dequantized weights costs nothing but
+rounding; int8 layers round what they read too.
 """
 
 from __future__ import annotations
@@ -164,11 +164,20 @@ def write_merged(
         What the adapter said, unmerged, on the dense weights of the route; None for plain bases,
         where the adapted model says it.
     """
-    from peftkit.merging.describing import write_beside
+    from peftkit.merging.describing import settle_config, write_beside
     from peftkit.merging.observing import observe
+    from peftkit.merging.shards import plan_shards, write_shards
     from peftkit.merging.whole import dense_run, unpacked, write_whole
 
     predictor: Any = saved.predictor
+    if request.base == "plain":
+        plan = plan_shards(saved, request)
+        if plan is not None:
+            write_beside(saved, request, folder)
+            predictor.model = predictor.bench.backbone.model = None
+            write_shards(plan, request, folder)
+            settle_config(folder, plan.base)
+            return None
     quantised = request.base in ("dequantized", "requantized")
     weights = unpacked(predictor.bench.backbone.model) if quantised else {}
     write_beside(saved, request, folder)
@@ -176,6 +185,7 @@ def write_merged(
     dense = dense_run(saved, request.run, weights)
     unmerged = observe(dense, rows) if request.base in ("dequantized", "original") else None
     write_whole(dense, request, folder)
+    settle_config(folder, predictor.bench.backbone.location.folder)
     return unmerged
 
 
@@ -188,6 +198,8 @@ def _judge(
     backbone = request.manifest["recipe"]["backbone"]
     trained = str(backbone.get("dtype") or "float32")
     computed = str(backbone.get("compute_dtype") or "auto").replace("auto", trained)
+    if request.quantization == "int8":
+        computed = "bfloat16"  # its layers round what they read to 8 bits, too
     to_adapted = compare_observed(adapted, merged, least_exact(request.dtype, trained, computed))
     to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
     binding = [to_unmerged] if to_unmerged else []
@@ -205,8 +217,7 @@ def _judge(
 
 def _is_exact(request: Request) -> bool:
     """Whether the merged model computes what the adapted one did, but for rounding."""
-    four_bit = request.quantization in ("nf4", "fp4")
-    return request.base == "plain" or (request.base == "dequantized" and four_bit)
+    return request.base in ("plain", "dequantized")
 
 
 @contextmanager
