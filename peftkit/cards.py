@@ -113,13 +113,14 @@ def _metrics(record: Record) -> list[str]:
 
     main = metric_of(record.recipe["task"]["name"], [record])
     scores = item_scores_of([record], main)
+    held = record.metrics.get("validation", {})
     lines = ["## Metrics", "", "| metric | test | validation |", "|---|---|---|"]
     for name, value in record.metrics.get("test", {}).items():
         told = _number(value)
         if name == main.name and scores is not None:
             low, high = crossed_estimate(scores).interval(LEVEL)
             told += f" ({LEVEL:.0%} interval over test items: {_number(low)} to {_number(high)})"
-        lines.append(f"| {name} | {told} | {_number(record.metrics['validation'].get(name))} |")
+        lines.append(f"| {name} | {told} | {_number(held.get(name))} |")
     return [*lines, ""]
 
 

@@ -156,7 +156,9 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
 def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray], *, on: bool) -> Iterator[None]:
     """Note the last places of what layers put out for the first rows, while a batch runs."""
     layers, whole = bench.backbone.layers, bench.backbone.model
-    names = dict.fromkeys((*layers.blocks, *layers.linear(), *layers.norms, *layers.head))
+    output = whole.get_output_embeddings()
+    last = [name for name, module in whole.named_modules() if output is not None and module is output]
+    names = dict.fromkeys((*layers.blocks, *layers.linear(), *layers.norms, *layers.head, *last))
     handles = []
 
     def watch(name: str) -> Any:
