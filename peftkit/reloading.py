@@ -55,10 +55,11 @@ def put_adapter(backbone: LoadedBackbone, folder: Path, **options: Any) -> Any:
     try:
         with quiet(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # refused below
-            model = PeftModel.from_pretrained(
-                backbone.model, str(folder), config=config, **options
-            )
+            model = PeftModel.from_pretrained(backbone.model, str(folder), config=config, **options)
         _check_keys(model, folder / "adapter_model.safetensors")
+    except KeyError as error:  # of a module that is saved whole
+        _refuse_keys(folder, own={str(error.args[0])}, saved=set())
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InvalidInput(
             f"the adapter in {folder} cannot be read, or does not fit the backbone",

@@ -44,9 +44,10 @@ class Observed:
 
     def write(self, path: Path) -> None:
         """Write it as one file of numpy."""
-        metrics = {f"metric/{name}": np.asarray(value) for name, value in self.metrics.items()}
-        inside = {f"inside/{name}": value for name, value in self.inside.items()}
-        np.savez(path, logits=self.logits, **metrics, **inside)
+        arrays: dict[str, Any] = {"logits": self.logits}
+        arrays |= {f"metric/{name}": np.asarray(value) for name, value in self.metrics.items()}
+        arrays |= {f"inside/{name}": value for name, value in self.inside.items()}
+        np.savez(path, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Observed:
@@ -157,7 +158,9 @@ def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray], *, on: bool)
     """Note the last places of what layers put out for the first rows, while a batch runs."""
     layers, whole = bench.backbone.layers, bench.backbone.model
     output = whole.get_output_embeddings()
-    last = [name for name, module in whole.named_modules() if output is not None and module is output]
+    last = [
+        name for name, module in whole.named_modules() if output is not None and module is output
+    ]
     names = dict.fromkeys((*layers.blocks, *layers.linear(), *layers.norms, *layers.head, *last))
     handles = []
 

@@ -149,9 +149,7 @@ def validation_rows(saved: SavedRun, count: int) -> Dataset:
     return data.validation.select(range(min(count, len(data.validation))))
 
 
-def write_merged(
-    saved: SavedRun, request: Request, folder: Path, rows: Dataset
-) -> Observed | None:
+def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset) -> Observed | None:
     """Write the merged model with all that goes with it.
 
     Args:

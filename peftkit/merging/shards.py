@@ -91,9 +91,7 @@ def _give_numbers(model: Any, adapted: Any) -> None:
     assert not any(p.is_meta for n, p in model.named_parameters() if f".{ADAPTER_NAME}" in n)
 
 
-def _sources(
-    model: Any, base: Path, head: tuple[str, ...]
-) -> dict[str, tuple[Path, str]] | None:
+def _sources(model: Any, base: Path, head: tuple[str, ...]) -> dict[str, tuple[Path, str]] | None:
     """Where each tensor of the model comes from; None if one comes from nowhere."""
     from safetensors import safe_open
 

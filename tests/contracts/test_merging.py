@@ -159,7 +159,9 @@ def test_dequantized_weights_are_what_was_trained_against(
 Tensors = dict[str, torch.Tensor]
 
 
-def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[Tensors, dict[str, Any]], None]) -> None:
+def _plant(
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[[Tensors, dict[str, Any]], None]
+) -> None:
     """Change what was written, just before it is loaded again."""
     from peftkit.merging import describing
 
@@ -179,7 +181,7 @@ def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[Tensors, dict[str, 
 
 def _forgotten_bias(weights: Tensors, config: dict[str, Any]) -> None:
     for name in weights:
-        if name.endswith("key.bias") or name.endswith("value.bias"):
+        if name.endswith(("key.bias", "value.bias")):
             weights[name] = torch.zeros_like(weights[name])
 
 
@@ -245,7 +247,9 @@ def writer(make_bench: Callable[..., Any], tmp_path: Path) -> Path:
     texts = tmp_path / "texts"
     texts.mkdir()
     for split in ("train", "validation", "test"):
-        lines = [{"text": f"the list of {w} is a new file"} for w in ("data", "row", "model", "pay")]
+        lines = [
+            {"text": f"the list of {w} is a new file"} for w in ("data", "row", "model", "pay")
+        ]
         (texts / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines * 3)))
     bench = make_bench("lora", "twin:gpt2", task={"name": "language_modeling", "data": str(texts)})
     leave_run(bench, tmp_path / "run")
@@ -292,4 +296,3 @@ def test_another_base_is_refused_by_its_fingerprint(
     with pytest.raises(InvalidInput, match="its weights differ"):
         here(tmp_path / "run", tmp_path / "merged")
     assert here(tmp_path / "run", tmp_path / "merged", allow_other_base=True).to_adapted.holds
-
