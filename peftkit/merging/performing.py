@@ -7,8 +7,10 @@
 
 Where the base was quantised, merged weights are compared twice: with the adapter, unmerged, on the
 dense weights of the route taken, which tells whether the merge is right; and with the model as it
-was trained, which tells what the route costs. That of dequantized weights costs nothing but
-rounding; int8 layers round what they read too.
+was trained, which tells what the route costs. int8 layers round what they read, too, so only nf4
+and fp4 layers compute exactly what their weights stand for.
+
+A model is in memory once at a time, in float32; writing it takes less, see `peftkit.merging.shards`.
 """
 
 from __future__ import annotations
@@ -168,22 +170,21 @@ def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset)
     from peftkit.merging.whole import dense_run, unpacked, write_whole
 
     predictor: Any = saved.predictor
-    if request.base == "plain":
-        plan = plan_shards(saved, request)
-        if plan is not None:
-            write_beside(saved, request, folder)
-            predictor.model = predictor.bench.backbone.model = None
-            write_shards(plan, request, folder)
-            settle_config(folder, plan.base)
-            return None
-    quantised = request.base in ("dequantized", "requantized")
-    weights = unpacked(predictor.bench.backbone.model) if quantised else {}
+    bench = predictor.bench
     write_beside(saved, request, folder)
-    predictor.model = None
+    quantised = request.base in ("dequantized", "requantized")
+    weights = unpacked(bench.backbone.model) if quantised else {}
+    predictor.model = bench.backbone.model = None
+    base = bench.backbone.location.folder
+    plan = plan_shards(bench, request.run) if request.base == "plain" else None
+    if plan is not None:
+        write_shards(plan, request, folder)
+        settle_config(folder, base)
+        return None
     dense = dense_run(saved, request.run, weights)
     unmerged = observe(dense, rows) if request.base in ("dequantized", "original") else None
     write_whole(dense, request, folder)
-    settle_config(folder, predictor.bench.backbone.location.folder)
+    settle_config(folder, base)
     return unmerged
 
 
@@ -191,14 +192,9 @@ def _judge(
     request: Request, adapted: Observed, unmerged: Observed | None, merged: Observed
 ) -> tuple[Comparison, Comparison | None]:
     """Compare, and raise where rounding does not explain the difference."""
-    from peftkit.merging.comparing import compare_observed, least_exact
+    from peftkit.merging.comparing import compare_observed
 
-    backbone = request.manifest["recipe"]["backbone"]
-    trained = str(backbone.get("dtype") or "float32")
-    computed = str(backbone.get("compute_dtype") or "auto").replace("auto", trained)
-    if request.quantization == "int8":
-        computed = "bfloat16"  # its layers round what they read to 8 bits, too
-    to_adapted = compare_observed(adapted, merged, least_exact(request.dtype, trained, computed))
+    to_adapted = compare_observed(adapted, merged, request.dtype)
     to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
     binding = [to_unmerged] if to_unmerged else []
     for found in [*binding, *([to_adapted] if _is_exact(request) else [])]:
@@ -214,8 +210,9 @@ def _judge(
 
 
 def _is_exact(request: Request) -> bool:
-    """Whether the merged model computes what the adapted one did, but for rounding."""
-    return request.base in ("plain", "dequantized")
+    """Whether the merged model computes what the adapted one did, but for rounding of weights."""
+    four_bit = request.quantization in ("nf4", "fp4")
+    return request.base == "plain" or (request.base == "dequantized" and four_bit)
 
 
 @contextmanager

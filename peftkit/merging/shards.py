@@ -1,7 +1,7 @@
 """A merge tensor by tensor: the base's files are read, the update is added, new files are written.
 
 Neither the base nor the merged model is ever in memory as a whole: besides the adapter there is one
-layer in float32, and the file that is being written, no larger than the largest of the base's. PEFT
+layer in float32, and the file that is being written, hardly larger than the base's largest. PEFT
 itself merges each layer, put around the weights of that layer alone; the rest of the model has
 shapes and no numbers (torch's meta device).
 
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
 
     from peftkit.merging.request import Request
-    from peftkit.saved import SavedRun
+    from peftkit.workbench import Workbench
 
-LARGEST = 1 << 30  # bytes of a file, unless the base's are smaller
+LARGEST, SMALLEST = 1 << 30, 1 << 26  # bytes of a file; between them, nearly those of the base
 ADAPTER_NAME = "default"  # PEFT's, of the one adapter of a run
 LIKE_LORA = ("LORA", "IA3")
 
@@ -46,76 +46,99 @@ class Plan:
     sources: dict[str, tuple[Path, str]]
 
 
-def plan_shards(saved: SavedRun, request: Request) -> Plan | None:
+def plan_shards(bench: Workbench, run: Path) -> Plan | None:
     """How to merge a run tensor by tensor; None if it has to be merged in memory.
 
     Args:
-        saved: The run, loaded.
-        request: What is asked for.
+        bench: The recipe and the labels of the run; its backbone is not loaded.
+        run: Folder of the run.
     """
-    from peft import PeftModel
+    from peft import PeftConfig
 
-    from peftkit.backbones import outline_files
+    from peftkit.backbones import locate, outline_files
     from peftkit.record import CONTINUED
     from peftkit.reloading import put_adapter
 
-    predictor: Any = saved.predictor
-    bench, adapted = predictor.bench, predictor.model
-    plain = isinstance(adapted, PeftModel) and bench.backbone.waiting == ()
-    if not plain or adapted.active_peft_config.peft_type not in LIKE_LORA:
+    if PeftConfig.from_pretrained(str(run)).peft_type not in LIKE_LORA:
         return None
-    if (request.run / CONTINUED).exists():  # the base is not that of the files
+    if (run / CONTINUED).exists():  # the base is not that of the files
         return None
-    base = bench.backbone.location.folder
-    shape = outline_files(saved.recipe.backbone, base, bench.head, fingerprint="")
-    head = tuple(f"{name}." for name in bench.backbone.layers.head)
-    sources = _sources(shape.model, base, head)
+    base = locate(bench.recipe.backbone).folder
+    shape = outline_files(bench.recipe.backbone, base, bench.head, fingerprint="")
+    shapes = {name: tuple(tensor.shape) for name, tensor in shape.model.state_dict().items()}
+    twins, prefix = _tied(shape.model), f"{shape.model.base_model_prefix}."
+    model = put_adapter(shape, run, low_cpu_mem_usage=True)
+    whole = tuple(f"{name}." for name in _saved_whole(model))
+    own = {name: size for name, size in shapes.items() if not name.startswith(whole)}
+    sources = _sources(own, twins, prefix, base)
     if sources is None:
         return None
-    model = put_adapter(shape, request.run, low_cpu_mem_usage=True)
-    _give_numbers(model, adapted)
+    _give_numbers(model, run)
     return Plan(model=model, base=base, sources=sources)
 
 
-def _give_numbers(model: Any, adapted: Any) -> None:
-    """Give the adapter in `model` the tensors that it has in `adapted`.
+def _saved_whole(model: Any) -> dict[str, Any]:
+    """Modules that the adapter has a copy of, the head above all, by their names in the base."""
+    from peft.utils import ModulesToSaveWrapper
 
-    PEFT moves what it reads to where the base is, which is nowhere; sums with such tensors raise no
-    error, they leave the weights as they were.
+    return {
+        name: module.modules_to_save[module.active_adapters[0]]
+        for name, module in model.get_base_model().named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    }
+
+
+def _give_numbers(model: Any, run: Path) -> None:
+    """Read the adapter once more: PEFT moves what it reads to where the base is, which is nowhere.
+
+    Sums with such tensors raise no error, they leave the weights as they were.
     """
-    own = {name for name, _ in adapted.get_base_model().named_parameters()}
-    ours = {f"base_model.model.{name}" for name in own if f".{ADAPTER_NAME}" in name}
-    numbers = {n: p.detach().cpu() for n, p in adapted.named_parameters() if n in ours}
+    from safetensors.torch import load_file
+
+    saved = load_file(run / "adapter_model.safetensors")
+    numbers = {}
+    for name, _ in model.named_parameters():
+        key = name.replace(f".modules_to_save.{ADAPTER_NAME}.", ".")
+        key = key.replace(f".{ADAPTER_NAME}.", ".").removesuffix(f".{ADAPTER_NAME}")
+        found = next((k for k in (key, key.removesuffix(".weight")) if k in saved), None)
+        if found is not None and f".{ADAPTER_NAME}" in name:
+            numbers[name] = saved.pop(found)
     model.load_state_dict(numbers, strict=False, assign=True)
     assert numbers
+    assert not saved
     assert not any(p.is_meta for n, p in model.named_parameters() if f".{ADAPTER_NAME}" in n)
 
 
-def _sources(model: Any, base: Path, head: tuple[str, ...]) -> dict[str, tuple[Path, str]] | None:
-    """Where each tensor of the model comes from; None if one comes from nowhere."""
+def _sources(
+    shapes: Mapping[str, tuple[int, ...]],
+    twins: Mapping[str, Sequence[str]],
+    prefix: str,
+    base: Path,
+) -> dict[str, tuple[Path, str]] | None:
+    """Where each tensor comes from; None if one comes from nowhere.
+
+    Args:
+        shapes: Shape of each tensor of the model that the adapter has no copy of, by name.
+        twins: Of tied tensors their other names.
+        prefix: What the backbone proper is called in the model, with a dot.
+        base: Folder of the base's files, which may leave the prefix out, or have it where the model
+            has none.
+    """
     from safetensors import safe_open
 
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    prefix, sources = f"{model.base_model_prefix}.", {}
+    sources: dict[str, tuple[Path, str]] = {}
     for path in sorted(base.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  # it is no dictionary
                 names = (key, prefix + key, key.removeprefix(prefix))
                 name = next((n for n in names if n in shapes), None)
-                if name is None or name.startswith(head):
-                    continue
+                if name is None or any(other in sources for other in twins.get(name, ())):
+                    continue  # of tied tensors, one is written
                 if tuple(file.get_slice(key).get_shape()) != shapes[name]:
                     return None
                 sources[name] = (path, key)
-    twins = _tied(model)
-    for name in shapes:
-        others = twins.get(name, ())
-        if name not in sources and not name.startswith(head) and not sources.keys() & set(others):
-            return None
-    for name in list(sources):  # of tied tensors, one is written
-        if any(other in sources for other in twins.get(name, ())):
-            del sources[name]
-    return sources
+    there = {other for name in sources for other in (name, *twins.get(name, ()))}
+    return None if shapes.keys() - there else sources
 
 
 def _tied(model: Any) -> dict[str, list[str]]:
@@ -136,7 +159,8 @@ def write_shards(plan: Plan, request: Request, folder: Path) -> None:
 
     dtype = getattr(torch, request.dtype)
     sizes = [path.stat().st_size for path in {path for path, _ in plan.sources.values()}]
-    writer = _Writer(folder, limit=min(LARGEST, max(sizes)))
+    # What the adapter brings along, a head above all, makes no file of its own.
+    writer = _Writer(folder, limit=min(LARGEST, max(SMALLEST, max(sizes) * 11 // 10)))
     with torch.no_grad():
         for name, tensor in _merged(plan):
             writer.add(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
@@ -150,16 +174,11 @@ def write_shards(plan: Plan, request: Request, folder: Path) -> None:
 def _merged(plan: Plan) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of the merged model with its name, most of them in float32."""
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import ModulesToSaveWrapper
 
     base = plan.model.get_base_model()
-    layers: dict[str, Any] = {}
-    for name, module in base.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            layers[name] = module
-        elif isinstance(module, ModulesToSaveWrapper):
-            whole = module.modules_to_save[module.active_adapters[0]]
-            yield from ((f"{name}.{own}", tensor) for own, tensor in whole.state_dict().items())
+    layers = {n: module for n, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, module in _saved_whole(plan.model).items():
+        yield from ((f"{name}.{own}", tensor) for own, tensor in module.state_dict().items())
     done: set[str] = set()
     for name in plan.sources:
         owner = name.rpartition(".")[0]
