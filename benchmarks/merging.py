@@ -30,14 +30,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 HEAD = """# Merged against adapted
 
 Written by `python benchmarks/merging.py`. LoRA of rank 8 on all linear layers of all-MiniLM-L6-v2,
-{steps} steps on 512 examples of pydocs/library, seed 0; {rows} validation rows. KL(adapted || merged)
-is the mean over rows, in nats; the difference is the largest of a logit, beside the largest logit.
-"Unmerged" is the KL to the same adapter, not merged, on the dense weights of the route: what the sum
-and the rounding to the format cost, apart from the route. Requantized merges have no bound to meet.
+{steps} steps on 512 examples of pydocs/library, seed 0; {rows} validation rows. KL is that of
+adapted || merged, the mean over rows in nats; the difference is the largest of a logit. All is
+computed in float32 arithmetic. "KL to unmerged" is that to the same adapter, not merged, on the
+dense weights of the route: what rounding to the format cost, apart from the route. Merges that are
+packed again have no bound to meet.
 
-| base | route | written as | KL to adapted | largest difference | largest logit | equal predictions | accuracy before, after | KL to unmerged | proven |
-|---|---|---|---|---|---|---|---|---|---|
+{columns}
+{rule}
 """
+COLUMNS = (
+    "base", "route", "written as", "KL to adapted", "largest difference", "largest logit",
+    "equal predictions", "accuracy before, after", "KL to unmerged", "proven",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -59,7 +64,10 @@ def main() -> None:
                     print(lines[-1], flush=True)
     found = environment()
     versions = ", ".join(f"{k} {v}" for k, v in found.get("versions", {}).items())
-    text = HEAD.format(steps=asked.steps, rows=asked.rows) + "\n".join(lines)
+    text = HEAD.format(
+        steps=asked.steps, rows=asked.rows, columns=f"| {' | '.join(COLUMNS)} |",
+        rule="|---" * len(COLUMNS) + "|",
+    ) + "\n".join(lines)  # fmt: skip
     write_atomically(asked.out, f"{text}\n\nVersions: {versions}.\n")
 
 
