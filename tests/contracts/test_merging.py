@@ -161,7 +161,7 @@ def test_dequantized_weights_are_what_was_trained_against(
 def test_what_packed_weights_stand_for_is_near_what_was_packed(
     make_bench: Callable[..., Any],
 ) -> None:
-    """Rows of int8 are off by half a step of 1/127 of their largest number, those of nf4 by more."""
+    """Rows of int8 are off by half a step of 1/127 of their largest number; nf4 by more."""
     plain = dict(make_bench("lora", "twin:gpt2").backbone.model.named_parameters())
     for bits, step in (("int8", 1 / 127), ("nf4", 0.5)):
         bench = make_bench("lora", {"name": "twin:gpt2", "quantization": bits})
