@@ -38,6 +38,12 @@ def leave_run(bench: Any, folder: Path, strength: float = 1.0) -> Any:
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
     predictor = bench.predictor(model.eval())
     predictor.save(folder)
+    leave_manifest(bench, folder)
+    return predictor
+
+
+def leave_manifest(bench: Any, folder: Path) -> None:
+    """What says how `folder` is to be used."""
     record = Record(
         key="",
         recipe=bench.recipe.to_dict(),
@@ -46,7 +52,6 @@ def leave_run(bench: Any, folder: Path, strength: float = 1.0) -> Any:
         backbone=_describe_backbone(bench),
     )
     _write_manifest(folder, record, bench)
-    return predictor
 
 
 def is_packed(model: Any) -> bool:

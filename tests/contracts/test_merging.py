@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cells import CLASSIFIERS, MATRIX, UNSUPPORTED
-from merging_runs import is_packed, leave_run
+from cells import CLASSIFIERS, MATRIX, SENSES, UNSUPPORTED
+from merging_runs import is_packed, leave_manifest, leave_run
 from peftkit.errors import InvalidInput, Unsupported, VerificationFailed
 from peftkit.merging.performing import Merged, merge_run
 from peftkit.merging.whole import unpacked
@@ -116,6 +116,35 @@ def test_what_merges_is_proven_equal(
     assert {t.dtype for t in load_file(tmp_path / "merged/model.safetensors").values()} == {
         getattr(torch, dtype)
     }
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [("roberta", "token_classification"), ("bert", "question_answering"), *SENSES.items()],
+)
+def test_other_heads_and_other_senses_are_merged_too(
+    bench_of: Callable[..., Any], tmp_path: Path, family: str, task: str
+) -> None:
+    leave_run(bench_of("lora", family, task), tmp_path / "run")
+
+    done = here(tmp_path / "run", tmp_path / "merged")
+
+    assert done.to_adapted.holds
+    assert done.to_adapted.first is None
+    assert done.to_adapted.agreement.metrics
+
+
+def test_an_adapter_on_a_backbone_of_its_own_is_merged_into_that(
+    make_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    method = {"name": "continued_pretraining", "then": "lora", "steps": 2}
+    bench = make_bench(method, "twin:gpt2", learning_rate=0.02)
+    bench.recipe.method.fit(bench).save(tmp_path / "run")
+    leave_manifest(bench, tmp_path / "run")
+
+    done = here(tmp_path / "run", tmp_path / "merged")
+
+    assert done.to_adapted.first is None
 
 
 @pytest.mark.parametrize("name", REFUSED)
