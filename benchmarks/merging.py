@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/merging.md"))
     asked = parser.parse_args()
     quiet_libraries()
-    lines = []
+    lines: list[str] = []
     with tempfile.TemporaryDirectory(prefix="peftkit-merging-") as temporary:
         for bits, routes in ROUTES.items():
             folder = Path(temporary) / bits
@@ -62,13 +62,14 @@ def main() -> None:
                 for dtype in DTYPES if route != "requantized" else DTYPES[:1]:
                     lines.append(_line(folder, bits, route, dtype, asked.rows))
                     print(lines[-1], flush=True)
-    found = environment()
-    versions = ", ".join(f"{k} {v}" for k, v in found.get("versions", {}).items())
-    text = HEAD.format(
-        steps=asked.steps, rows=asked.rows, columns=f"| {' | '.join(COLUMNS)} |",
-        rule="|---" * len(COLUMNS) + "|",
-    ) + "\n".join(lines)  # fmt: skip
-    write_atomically(asked.out, f"{text}\n\nVersions: {versions}.\n")
+                    write_atomically(asked.out, _table(lines, asked.steps, asked.rows))
+
+
+def _table(lines: list[str], steps: int, rows: int) -> str:
+    columns, rule = f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"
+    head = HEAD.format(steps=steps, rows=rows, columns=columns, rule=rule)
+    versions = ", ".join(f"{name} {each}" for name, each in environment()["versions"].items())
+    return "\n".join([head.rstrip(), *lines, "", f"Versions: {versions}.", ""])
 
 
 def _recipe(bits: str, steps: int) -> Recipe:
