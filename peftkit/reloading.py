@@ -92,13 +92,15 @@ def _check_keys(model: Any, path: Path) -> None:
 
 
 def _refuse_keys(path: Path, own: set[str], saved: set[str]) -> None:
-    for names, what in ((own - saved, "misses"), (saved - own, "has no place for")):
+    """Refuse where the tensors that a model has and those that were saved are not the same."""
+    for names, what in (
+        (own - saved, "it misses {} tensors, such as {}"),
+        (saved - own, "it has {} tensors that the model has no place for, such as {}"),
+    ):
         if names:
             raise InvalidInput(
                 f"{path} is not what the model is made of",
-                received=f"it {what} {len(names)} tensors, such as {min(names)}"
-                if what == "misses"
-                else f"{len(names)} tensors that the model {what}, such as {min(names)}",
+                received=what.format(len(names), min(names)),
                 next_step="copy the folder again, or run the recipe again",
             )
 

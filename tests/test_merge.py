@@ -250,6 +250,9 @@ def test_a_merged_model_is_not_merged_again(
 def test_a_whole_model_needs_no_merge(make_bench: Callable[..., Any], tmp_path: Path) -> None:
     leave_run(make_bench("full", "twin:bert"), tmp_path / "run")
 
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert list(config["id2label"].values()) == ["finance", "question", "table"]
+    assert (tmp_path / "run/README.md").read_text().startswith("---\nlibrary_name: transformers\n")
     with pytest.raises(InvalidInput, match="whole model"):
         quickly(tmp_path / "run", tmp_path / "out")
 
