@@ -21,6 +21,7 @@ from peftkit.errors import (
     PeftkitError,
     UnknownName,
     Unsupported,
+    VerificationFailed,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
   peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
+  peftkit merge DIR --out DIR                      a run's adapter merged, and proven equal
 
   peftkit COMMAND --help                           the options of a command
 """
@@ -75,7 +77,7 @@ def guarded(work: Callable[[], int]) -> int:
     """Do `work` and return its exit status; errors of ours become a message on stderr."""
     try:
         return work()
-    except (Diverged, DoesNotFit, Unsupported) as error:
+    except (Diverged, DoesNotFit, Unsupported, VerificationFailed) as error:
         return _complain(error, 1)
     except PeftkitError as error:
         return _complain(error, 2)
@@ -292,6 +294,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": _doctor,
     "evaluate": _evaluate,
     "list": _list,
+    "merge": _elsewhere("merge"),
     "plan": _elsewhere("plan", recipe=True, loud=True),
     "predict": _predict,
     "report": _elsewhere("report", loud=True),

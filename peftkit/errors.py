@@ -8,6 +8,7 @@
     |   `-- FolderBusy                 another comparison writes into the folder
     |-- Unsupported                    method, backbone and task do not go together: a row says so
     |-- DoesNotFit                     more memory than there is, by prediction: a row says so
+    |-- VerificationFailed             what was written does not say what it was made of
     `-- Diverged                       training left the finite numbers: a row says so
 
 A message has four parts: what is wrong, what was received, what is allowed, what to do next.
@@ -90,6 +91,10 @@ class Unsupported(PeftkitError):
 
 class DoesNotFit(PeftkitError):
     """A run would need more memory than there is; the message says what would fit."""
+
+
+class VerificationFailed(PeftkitError):
+    """What was written is not the model it was made of; the message says where it differs."""
 
 
 class Diverged(PeftkitError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import from_files
-from peftkit.errors import Unsupported
+from peftkit.errors import InvalidInput, Unsupported
 from peftkit.record import MANIFEST
 
 if TYPE_CHECKING:
@@ -21,29 +22,109 @@ def reload(backbone: LoadedBackbone, folder: Path) -> Any:
 
     Returns:
         The model in evaluation mode; a whole one takes the place of the backbone's own.
+
+    Raises:
+        InvalidInput: Weights are missing, cut short, of another shape, or belong to nothing.
     """
+    if (folder / "adapter_config.json").is_file():
+        return put_adapter(backbone, folder).eval()
+    return _whole(backbone, folder).eval()
+
+
+def put_adapter(backbone: LoadedBackbone, folder: Path, **options: Any) -> Any:
+    """Put a saved adapter around a backbone.
+
+    Args:
+        backbone: Its model is changed in place.
+        folder: Where the adapter is.
+        **options: For `PeftModel.from_pretrained`.
+
+    Raises:
+        InvalidInput: As `reload`.
+    """
+    from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
+
+    import peftkit.bitfit
+    import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
+    from peftkit.methods._peft import quiet
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if getattr(config, "fan_in_fan_out", None) is not None:
+        _settle_transposed(config, backbone.model)
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # refused below
+            model = PeftModel.from_pretrained(backbone.model, str(folder), config=config, **options)
+        _check_keys(model, folder / "adapter_model.safetensors")
+    except KeyError as error:  # of a module that is saved whole
+        _refuse_keys(folder, own={str(error.args[0])}, saved=set())
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InvalidInput(
+            f"the adapter in {folder} cannot be read, or does not fit the backbone",
+            received=f"{type(error).__name__}: {str(error).splitlines()[-1].strip()}",
+            next_step="copy it again, or run the recipe again",
+        ) from error
+    return model
+
+
+def _settle_transposed(config: Any, model: Any) -> None:
+    """Say whether the layers keep their weights transposed, as they do in this very model.
+
+    The adapter may have been trained on packed layers, which never do.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from transformers.pytorch_utils import Conv1D
+
+    kept = {n for n, module in model.named_modules() if isinstance(module, Conv1D)}
+    config.fan_in_fan_out = any(check_target_module_exists(config, name) for name in kept)
+
+
+def _check_keys(model: Any, path: Path) -> None:
+    """Refuse an adapter whose tensors are not the ones that the model has places for."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        saved = set(file.keys())
+    _refuse_keys(path, set(get_peft_model_state_dict(model, save_embedding_layers=False)), saved)
+
+
+def _refuse_keys(path: Path, own: set[str], saved: set[str]) -> None:
+    """Refuse where the tensors that a model has and those that were saved are not the same."""
+    for names, what in (
+        (own - saved, "it misses {} tensors, such as {}"),
+        (saved - own, "it has {} tensors that the model has no place for, such as {}"),
+    ):
+        if names:
+            raise InvalidInput(
+                f"{path} is not what the model is made of",
+                received=what.format(len(names), min(names)),
+                next_step="copy the folder again, or run the recipe again",
+            )
+
+
+def _whole(backbone: LoadedBackbone, folder: Path) -> Any:
     import transformers
 
-    if (folder / "adapter_config.json").is_file():
-        from peft import PeftModel
+    from peftkit.backbones._padding import move_padding_behind
+    from peftkit.backbones._pooling import pool_hidden_states
+    from peftkit.backbones._quantized import settle_quantized
+    from peftkit.device import device
 
-        import peftkit.bitfit
-        import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
-        from peftkit.methods._peft import quiet
-
-        with quiet():
-            model = PeftModel.from_pretrained(backbone.model, str(folder))
-    else:
-        from peftkit.backbones._padding import move_padding_behind
-        from peftkit.backbones._pooling import pool_hidden_states
-
-        auto = getattr(transformers, backbone.auto_class)
-        model, _ = from_files(auto, folder, dtype="auto")
-        pool_hidden_states(model, backbone.pooling)
-        move_padding_behind(model, restore=backbone.pooling is None)
-        backbone.model = model.to(backbone.model.device)
-        model = backbone.model
-    return model.eval()
+    auto = getattr(transformers, backbone.auto_class)
+    packed = '"quantization_config"' in (folder / "config.json").read_text(encoding="utf-8")
+    options: dict[str, Any] = {"device_map": {"": device()}} if packed else {}
+    model, info = from_files(auto, folder, dtype="auto", **options)
+    missing, strange = set(info["missing_keys"]), set(info["unexpected_keys"])
+    _refuse_keys(folder, own=missing, saved=strange)
+    settle_quantized(model)
+    pool_hidden_states(model, backbone.pooling)
+    move_padding_behind(model, restore=backbone.pooling is None)
+    model.config.use_cache = False  # as while it was trained
+    backbone.model = model if packed else model.to(device())
+    return backbone.model
 
 
 def go_on_from(bench: Workbench, model: Any, folder: Path) -> None:

@@ -64,10 +64,12 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     """
     folder = Path(folder)
     bench, manifest = open_run(folder)
-    recipe, labels = bench.recipe, bench.data.labels
-    if recipe.method.needs_backbone:
-        _check_base(bench, manifest["backbone"]["fingerprint"], allow_other_base)
-    return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+    if "merged" in manifest:
+        bench.stand_alone(manifest["backbone"]["fingerprint"])
+    elif bench.recipe.method.needs_backbone:
+        _check_base(bench, manifest["backbone"], allow_other_base)
+    predictor = bench.recipe.method.reload(bench, folder)
+    return SavedRun(recipe=bench.recipe, labels=bench.data.labels, predictor=predictor)
 
 
 def open_run(folder: Path) -> tuple[Workbench, dict[str, Any]]:
@@ -79,31 +81,50 @@ def open_run(folder: Path) -> tuple[Workbench, dict[str, Any]]:
     Raises:
         InvalidInput: The folder is not that of a finished run.
     """
+    manifest = read_manifest(folder)
+    recipe = Recipe.from_dict(manifest["recipe"])
+    rows = recipe.task.rows([""])
+    data = TaskData(
+        train=rows, validation=rows, test=rows, labels=manifest["labels"], source=str(folder),
+        fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
+    )  # fmt: skip
+    return Workbench(recipe, data, folder), manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder of a run says of itself; no weights are read.
+
+    Raises:
+        InvalidInput: The folder is not that of a finished run.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
-        manifest["backbone"]["fingerprint"], manifest["data"]["fingerprint"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for part, key in (("recipe", "task"), ("backbone", "fingerprint"), ("data", "fingerprint")):
+            manifest[part][key]
+        manifest["labels"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"{folder} is not the folder of a finished run",
             received=f"{type(error).__name__}: {error}",
             allowed=f"a folder with {MANIFEST}, as `peftkit run --out DIR` writes it",
             next_step="check the path, or run the recipe again",
         ) from error
-    rows = recipe.task.rows([""])
-    data = TaskData(
-        train=rows, validation=rows, test=rows, labels=labels, source=str(folder),
-        fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
-    )  # fmt: skip
-    return Workbench(recipe, data, folder), manifest
+    return manifest
 
 
-def _check_base(bench: Workbench, trained_on: str, allow_other: bool) -> None:
-    found = bench.backbone.location
-    if found.fingerprint != trained_on and not allow_other:
-        raise WrongBackbone(
-            "the backbone is not the one that this adapter was trained on",
-            received=f"{found.name} with fingerprint {found.fingerprint[:12]}",
-            allowed=f"fingerprint {trained_on[:12]}",
-            next_step="give the original backbone, or --allow-other-base to try regardless",
-        )
+def _check_base(bench: Workbench, trained_on: dict[str, Any], allow_other: bool) -> None:
+    if allow_other:
+        return
+    from peftkit.fingerprints import fingerprints
+
+    location = bench.backbone.location
+    found = {"fingerprint": location.fingerprint, **fingerprints(bench.backbone.processor)}
+    for name, value in found.items():
+        if name in trained_on and value != trained_on[name]:
+            what = name.replace("_fingerprint", "").replace("fingerprint", "weights")
+            raise WrongBackbone(
+                f"the backbone is not the one that this adapter was trained on: its {what} differ",
+                received=f"{location.name} with fingerprint {str(value)[:12]}",
+                allowed=f"fingerprint {str(trained_on[name])[:12]}",
+                next_step="give the original backbone, or --allow-other-base to try regardless",
+            )
