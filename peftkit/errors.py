@@ -7,6 +7,7 @@
     |   |-- WrongBackbone              an adapter meets a backbone it was not trained on
     |   `-- FolderBusy                 another comparison writes into the folder
     |-- Unsupported                    method, backbone and task do not go together: a row says so
+    |-- Disagrees                      what was written does not answer as what it was made of
     |-- DoesNotFit                     more memory than there is, by prediction: a row says so
     `-- Diverged                       training left the finite numbers: a row says so
 
@@ -86,6 +87,10 @@ class FolderBusy(InvalidInput):
 
 class Unsupported(PeftkitError):
     """A combination that cannot exist; the message is the reason shown in the table."""
+
+
+class Disagrees(PeftkitError):
+    """What was written does not answer as what it was made of; nothing is left of it."""
 
 
 class DoesNotFit(PeftkitError):

@@ -1,0 +1,121 @@
+"""What the formats have in common that are a graph, traced by transformers' exporters.
+
+The adapter goes into the weights first where it can; a prompt, a prefix or a bottleneck becomes a
+part of the graph. Batch and length are free, by names that all inputs share, so that a graph which
+holds for one shape only fails while it is traced. Key-value caches are no part of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import Unsupported
+from peftkit.formats._format import Format
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftkit.adapted import AdaptedRun
+
+LOGITS = ("logits", "start_logits", "end_logits")
+_LENGTHS = {"decoder_input_ids": "decoder_sequence"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedFormat(Format):
+    """A graph of the model and its adapter."""
+
+    def check(self, run: AdaptedRun) -> None:
+        quantization = run.bench.backbone.quantization
+        if quantization != "none":
+            raise Unsupported(
+                f"the weights are packed as {quantization}, by operations that no exporter knows. "
+                "Next: peftkit merge RUN --base dequantized, and export the merged folder."
+            )
+
+    def write(self, run: AdaptedRun, folder: Path) -> None:
+        inputs = sample(run)
+        model = run.folded()
+        with _only_logits(model), _quiet():
+            self.trace(model, inputs, free_shapes(inputs), folder)
+        model.config.save_pretrained(folder)
+        run.bench.backbone.processor.save_pretrained(folder)
+
+    def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
+        """Trace `model` on `inputs`, and write the graph into `folder`.
+
+        Args:
+            model: Returns a mapping of logits.
+            inputs: Two rows or more, by name.
+            shapes: Which axes of the inputs are free, as `torch.export` takes it.
+            folder: Where to.
+        """
+        raise NotImplementedError
+
+    def facts(self, run: AdaptedRun) -> dict[str, Any]:
+        return {"inputs": list(run.batches[0]), "virtual_tokens": run.bench.virtual_tokens}
+
+
+def sample(run: AdaptedRun) -> dict[str, torch.Tensor]:
+    """Inputs to trace with: axes of length 1 or 0 would be taken for constants."""
+    import torch
+
+    found = max(run.batches, key=lambda batch: min(len(batch[name]) for name in batch))
+    short = len(next(iter(found.values()))) < 2
+    return {name: torch.cat([v, v]) if short else v for name, v in found.items()}
+
+
+def free_shapes(inputs: dict[str, torch.Tensor]) -> dict[str, dict[int, Any]]:
+    """The axes that may have any length: rows, and tokens or samples of sound."""
+    from torch.export import Dim
+
+    lengths = {name: Dim(name) for name in ("batch", "sequence", *_LENGTHS.values())}
+    return {
+        name: {0: lengths["batch"]}
+        | ({1: lengths[_LENGTHS.get(name, "sequence")]} if value.ndim == 2 else {})
+        for name, value in inputs.items()
+    }
+
+
+@contextmanager
+def _only_logits(model: Any) -> Iterator[None]:
+    """Within, `model` returns a plain mapping of its logits, and nothing else."""
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def plain(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        output = forward(*args, **kwargs)
+        return {name: output[name] for name in LOGITS if output.get(name) is not None}
+
+    plain.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    model.forward = plain
+    try:
+        yield
+    finally:
+        model.forward = forward
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what torch and transformers say of their own progress and tested versions."""
+    import warnings
+
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
