@@ -51,7 +51,10 @@ class AdaptedRun:
 
     @property
     def bench(self) -> Workbench:
-        return self.saved.bench
+        """What the run was loaded on, which encodes rows."""
+        predictor: Any = self.saved.predictor
+        bench: Workbench = predictor.bench
+        return bench
 
     @property
     def scale(self) -> float:
@@ -139,14 +142,15 @@ def load_adapted(folder: Path, *, rows: int = ROWS, allow_other_base: bool = Fal
             f"{method} fits a layer on what a frozen backbone says of a text, and keeps no model "
             "that could be written. Next: copy the run's folder as it is, or train lora or full."
         )
-    if saved.bench.shots is not None:
+    found = AdaptedRun(folder=folder, saved=saved, model=model)
+    if found.bench.shots is not None:
         raise Unsupported(
             "the answers of this run depend on examples that stand before each prompt, which no "
             "model file holds. Next: train lora instead."
         )
-    if saved.bench.backbone.quantization == "none":
-        model = model.float()
-    found = AdaptedRun(folder=folder, saved=saved, model=model.cpu().eval())
+    if found.bench.backbone.quantization == "none":
+        model = model.float().cpu()
+    found.model = model.eval()
     _give_rows(found, rows)
     found.reference = found.answers(found.model)
     return found

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import (
-    Disagrees,
     Diverged,
     DoesNotFit,
     InvalidInput,
     PeftkitError,
     UnknownName,
     Unsupported,
+    VerificationFailed,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit evaluate DIR --data FILE                 a run's model on another file
   peftkit predict DIR --text "..."                 a run's model on texts, a file, or stdin
   peftkit export DIR --format onnx --out DIR       the model for others, proven to answer as before
+  peftkit merge DIR --out DIR                      a run's adapter merged, and proven equal
 
   peftkit COMMAND --help                           the options of a command
 """
@@ -75,7 +76,7 @@ def guarded(work: Callable[[], int]) -> int:
     """Do `work` and return its exit status; errors of ours become a message on stderr."""
     try:
         return work()
-    except (Disagrees, Diverged, DoesNotFit, Unsupported) as error:
+    except (Diverged, DoesNotFit, Unsupported, VerificationFailed) as error:
         return _complain(error, 1)
     except PeftkitError as error:
         return _complain(error, 2)
@@ -280,6 +281,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": _evaluate,
     "export": _elsewhere("export"),
     "list": _list,
+    "merge": _elsewhere("merge"),
     "plan": _elsewhere("plan", recipe=True, loud=True),
     "predict": _elsewhere("predict"),
     "report": _report,

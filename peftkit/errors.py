@@ -7,8 +7,8 @@
     |   |-- WrongBackbone              an adapter meets a backbone it was not trained on
     |   `-- FolderBusy                 another comparison writes into the folder
     |-- Unsupported                    method, backbone and task do not go together: a row says so
-    |-- Disagrees                      what was written does not answer as what it was made of
     |-- DoesNotFit                     more memory than there is, by prediction: a row says so
+    |-- VerificationFailed             what was written does not say what it was made of
     `-- Diverged                       training left the finite numbers: a row says so
 
 A message has four parts: what is wrong, what was received, what is allowed, what to do next.
@@ -89,12 +89,12 @@ class Unsupported(PeftkitError):
     """A combination that cannot exist; the message is the reason shown in the table."""
 
 
-class Disagrees(PeftkitError):
-    """What was written does not answer as what it was made of; nothing is left of it."""
-
-
 class DoesNotFit(PeftkitError):
     """A run would need more memory than there is; the message says what would fit."""
+
+
+class VerificationFailed(PeftkitError):
+    """What was written is not the model it was made of; the message says where it differs."""
 
 
 class Diverged(PeftkitError):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import Disagrees, InvalidInput
+from peftkit.errors import InvalidInput, VerificationFailed
 from peftkit.record import MANIFEST, write_atomically
 from peftkit.verification import tolerance
 
@@ -54,7 +54,7 @@ def export(
         InvalidInput: The folder is not that of a finished run, `out` exists, or something that
             the format needs is missing.
         Unsupported: The run cannot be written so.
-        Disagrees: The written files answer otherwise; nothing is left of them.
+        VerificationFailed: The written files answer otherwise; nothing is left of them.
     """
     folder, out = Path(folder), Path(out)
     format.require()
@@ -160,7 +160,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 def _require_agreement(found: Agreement, dtype: str, scale: float) -> None:
     if not found.holds(dtype, scale):
-        raise Disagrees(
+        raise VerificationFailed(
             "the written files do not answer as the run does: of logits up to "
             f"{scale:.4g} the largest difference is {found.largest_difference:.3g}, where rounding "
             f"explains {tolerance(dtype) * scale:.3g}; {found.equal_predictions:.1%} of the "

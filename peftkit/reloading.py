@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import from_files
-from peftkit.errors import Unsupported
+from peftkit.errors import InvalidInput, Unsupported
 from peftkit.record import MANIFEST
 
 if TYPE_CHECKING:
@@ -21,29 +22,83 @@ def reload(backbone: LoadedBackbone, folder: Path) -> Any:
 
     Returns:
         The model in evaluation mode; a whole one takes the place of the backbone's own.
+
+    Raises:
+        InvalidInput: Weights are missing, cut short, of another shape, or belong to nothing.
     """
+    if (folder / "adapter_config.json").is_file():
+        return _adapter(backbone, folder).eval()
+    return _whole(backbone, folder).eval()
+
+
+def _adapter(backbone: LoadedBackbone, folder: Path) -> Any:
+    from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
+
+    import peftkit.bitfit
+    import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
+    from peftkit.methods._peft import quiet, stored_transposed
+
+    config = PeftConfig.from_pretrained(str(folder))
+    targets = getattr(config, "target_modules", None)
+    if getattr(config, "fan_in_fan_out", None) is not None and isinstance(targets, set | list):
+        # It may have been trained on packed layers, which are never kept transposed.
+        config.fan_in_fan_out = stored_transposed(backbone, targets)
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # refused below
+            model = PeftModel.from_pretrained(backbone.model, str(folder), config=config)
+        _check_keys(model, folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InvalidInput(
+            f"the adapter in {folder} cannot be read, or does not fit the backbone",
+            received=f"{type(error).__name__}: {str(error).splitlines()[-1].strip()}",
+            next_step="copy it again, or run the recipe again",
+        ) from error
+    return model
+
+
+def _check_keys(model: Any, path: Path) -> None:
+    """Refuse an adapter whose tensors are not the ones that the model has places for."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        saved = set(file.keys())
+    _refuse_keys(path, set(get_peft_model_state_dict(model, save_embedding_layers=False)), saved)
+
+
+def _refuse_keys(path: Path, own: set[str], saved: set[str]) -> None:
+    for names, what in ((own - saved, "misses"), (saved - own, "has no place for")):
+        if names:
+            raise InvalidInput(
+                f"{path} is not what the model is made of",
+                received=f"it {what} {len(names)} tensors, such as {min(names)}"
+                if what == "misses"
+                else f"{len(names)} tensors that the model {what}, such as {min(names)}",
+                next_step="copy the folder again, or run the recipe again",
+            )
+
+
+def _whole(backbone: LoadedBackbone, folder: Path) -> Any:
     import transformers
 
-    if (folder / "adapter_config.json").is_file():
-        from peft import PeftModel
+    from peftkit.backbones._padding import move_padding_behind
+    from peftkit.backbones._pooling import pool_hidden_states
+    from peftkit.backbones._quantized import settle_quantized
+    from peftkit.device import device
 
-        import peftkit.bitfit
-        import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
-        from peftkit.methods._peft import quiet
-
-        with quiet():
-            model = PeftModel.from_pretrained(backbone.model, str(folder))
-    else:
-        from peftkit.backbones._padding import move_padding_behind
-        from peftkit.backbones._pooling import pool_hidden_states
-
-        auto = getattr(transformers, backbone.auto_class)
-        model, _ = from_files(auto, folder, dtype="auto")
-        pool_hidden_states(model, backbone.pooling)
-        move_padding_behind(model, restore=backbone.pooling is None)
-        backbone.model = model.to(backbone.model.device)
-        model = backbone.model
-    return model.eval()
+    auto = getattr(transformers, backbone.auto_class)
+    packed = '"quantization_config"' in (folder / "config.json").read_text(encoding="utf-8")
+    options: dict[str, Any] = {"device_map": {"": device()}} if packed else {}
+    model, info = from_files(auto, folder, dtype="auto", **options)
+    missing, strange = set(info["missing_keys"]), set(info["unexpected_keys"])
+    _refuse_keys(folder, own=missing, saved=strange)
+    settle_quantized(model)
+    pool_hidden_states(model, backbone.pooling)
+    move_padding_behind(model, restore=backbone.pooling is None)
+    backbone.model = model if packed else model.to(device())
+    return backbone.model
 
 
 def go_on_from(bench: Workbench, model: Any, folder: Path) -> None:

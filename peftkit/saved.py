@@ -63,26 +63,40 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         WrongBackbone: The backbone's weights have changed since.
     """
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
-        trained_on = manifest["backbone"]["fingerprint"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise InvalidInput(
-            f"{folder} is not the folder of a finished run",
-            received=f"{type(error).__name__}: {error}",
-            allowed=f"a folder with {MANIFEST}, as `peftkit run --out DIR` writes it",
-            next_step="check the path, or run the recipe again",
-        ) from error
+    manifest = read_manifest(folder)
+    recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
     rows = recipe.task.rows([""])
     data = TaskData(
         train=rows, validation=rows, test=rows, labels=labels, source=str(folder),
         fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
     )  # fmt: skip
     bench = Workbench(recipe, data, folder)
-    if recipe.method.needs_backbone:
-        _check_base(bench, trained_on, allow_other_base)
+    if "merged" in manifest:
+        bench.stand_alone(manifest["backbone"]["fingerprint"])
+    elif recipe.method.needs_backbone:
+        _check_base(bench, manifest["backbone"]["fingerprint"], allow_other_base)
     return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder of a run says of itself; no weights are read.
+
+    Raises:
+        InvalidInput: The folder is not that of a finished run.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for part, key in (("recipe", "task"), ("backbone", "fingerprint"), ("data", "fingerprint")):
+            manifest[part][key]
+        manifest["labels"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{folder} is not the folder of a finished run",
+            received=f"{type(error).__name__}: {error}",
+            allowed=f"a folder with {MANIFEST}, as `peftkit run --out DIR` writes it",
+            next_step="check the path, or run the recipe again",
+        ) from error
+    return manifest
 
 
 def _check_base(bench: Workbench, trained_on: str, allow_other: bool) -> None:

@@ -1,7 +1,7 @@
 """Whether two models are one: their logits on the same rows, compared.
 
     largest difference = max |other - reference|      over all logits
-    KL(reference || other) = sum_c p_c (log p_c - log q_c),  p, q = softmax of the last axis, in nats
+    KL(reference || other) = sum_c p_c (log p_c - log q_c), in nats; p, q: softmax of the last axis
     equal predictions = share of vectors whose largest logit is the same
 
 Positions that both models mask (-inf, +inf or not a number in both) do not count; a position that

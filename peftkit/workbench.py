@@ -102,6 +102,19 @@ class Workbench:
         with torch.device("meta"):
             self.backbone = self._load(from_pretrained=False)
 
+    def stand_alone(self, trained_on: str) -> None:
+        """Let `backbone` be shaped by the files in `folder`, whose whole model `reload` puts in it.
+
+        Args:
+            trained_on: Fingerprint of the weights that training started from.
+        """
+        import dataclasses
+
+        from peftkit.backbones import outline_files
+
+        shape = dataclasses.replace(self.recipe.backbone, quantization="none")
+        self.backbone = outline_files(shape, self.folder, self.head, fingerprint=trained_on)
+
     def _load(self, *, from_pretrained: bool) -> LoadedBackbone:
         recipe = self.recipe
         bits = recipe.backbone.quantization

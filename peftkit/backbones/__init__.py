@@ -10,7 +10,7 @@ from peftkit.backbones._configuration import (
     reader,
 )
 from peftkit.backbones._family import ROLES, Family, Layers, Pooling, Role, families, family_of
-from peftkit.backbones._load import load, outline
+from peftkit.backbones._load import load, outline, outline_files
 from peftkit.backbones._loaded import Head, LoadedBackbone
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._offload import bring_back, offload
@@ -18,7 +18,7 @@ from peftkit.backbones._pooling import declare_pooling, mask_frames, pool_vector
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
 from peftkit.backbones._twin import toy_tokenizer
-from peftkit.backbones._weights import from_files
+from peftkit.backbones._weights import from_files, read_packed
 
 __all__ = [
     "ROLES",
@@ -43,10 +43,12 @@ __all__ = [
     "model_type",
     "offload",
     "outline",
+    "outline_files",
     "packed_layers",
     "pool_vectors",
     "positions",
     "read_configuration",
+    "read_packed",
     "reader",
     "toy_tokenizer",
 ]

@@ -94,6 +94,25 @@ def outline(
     return _build(backbone, location, copy.deepcopy(config), processor, head, "none", 0)
 
 
+def outline_files(
+    backbone: Backbone, folder: Path, head: Head, *, fingerprint: str
+) -> LoadedBackbone:
+    """Shape a backbone by the files in `folder`, without its weights; see `outline`.
+
+    Args:
+        backbone: The recipe's part; its name is only shown.
+        folder: Where config and processor are.
+        head: What the task asks for.
+        fingerprint: Of the weights that training started from.
+    """
+    location = Location(name=backbone.name, folder=folder, fingerprint=fingerprint)
+    processor = load_processor(location, inputs=head.inputs, words=head.reads == "word")
+    config = read_config(location)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return outline(backbone, config, head, location=location, processor=processor)
+
+
 def _build(
     backbone: Backbone,
     location: Location,

@@ -29,6 +29,24 @@ def packed_from_files(
     return model, new
 
 
+def read_packed(backbone: Backbone, auto: Any, folder: Path, *, dtype: str) -> Any:
+    """A whole model, packed as `backbone` says while it is read.
+
+    Args:
+        backbone: Which layers are kept in how many bits.
+        auto: Class of transformers with `from_pretrained`.
+        folder: Where the model is.
+        dtype: Number format of what is not packed.
+    """
+    import torch
+
+    location = Location(name=str(folder), folder=folder, fingerprint="")
+    options = quantized_loading(backbone, auto, read_config(location))
+    model, _ = from_files(auto, folder, dtype=getattr(torch, dtype), **options)
+    settle_quantized(model)
+    return model
+
+
 def _output_is_loose(model: Any, new: set[str]) -> bool:
     """Whether the layer that predicts tokens is new, and would have weights of its own."""
     output = model.get_output_embeddings()

@@ -64,7 +64,7 @@ class Format:
         """Compare the files in `folder`, read anew, with what the run itself answered.
 
         Raises:
-            Disagrees: What is in the files is already known not to be the run.
+            VerificationFailed: What is in the files is already known not to be the run.
         """
         return run.compare(self.answers(run, folder))
 

@@ -32,6 +32,8 @@ def fold(model: Any) -> Any:
         if isinstance(module, BaseTunerLayer):
             if not hasattr(module, "merge"):
                 raise Unsupported(f"{type(module).__name__} at {name} cannot be merged")
+            if module.merged_adapters:  # PEFT would warn, and leave the weights as they are
+                raise Unsupported(f"{name} has its adapter merged already: unmerge it first")
             module.merge(safe_merge=True)
             setattr(base.get_submodule(parent), own, module.get_base_layer())
         elif isinstance(module, ModulesToSaveWrapper):

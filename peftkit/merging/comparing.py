@@ -1,0 +1,86 @@
+"""Whether a merged model is the adapted one, and where it first is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from peftkit.verification import Agreement, agreement, largest_logit, tolerance
+
+if TYPE_CHECKING:
+    from peftkit.merging.observing import Observed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same rows.
+
+    Attributes:
+        agreement: Of their logits, and the metrics of both.
+        dtype: Number format of the less exact one.
+        scale: The largest absolute logit of the model to be true to.
+        first: The first layer whose output differs by more than rounding explains; None: no layer.
+    """
+
+    agreement: Agreement
+    dtype: str
+    scale: float
+    first: str | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the logits differ by no more than rounding explains."""
+        return self.agreement.holds(self.dtype, self.scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **self.agreement.to_dict(),
+            "largest_logit": self.scale,
+            "tolerance": tolerance(self.dtype) * self.scale,
+            "dtype": self.dtype,
+            "holds": self.holds,
+            "first_difference": self.first,
+        }
+
+
+def compare_observed(reference: Observed, other: Observed, dtype: str) -> Comparison:
+    """Compare what two models said of the same rows.
+
+    Args:
+        reference: Of the model to be true to.
+        other: Of the other.
+        dtype: Number format of the less exact of the two.
+    """
+    both = {
+        name: (value, other.metrics[name])
+        for name, value in reference.metrics.items()
+        if name in other.metrics
+    }
+    return Comparison(
+        agreement=agreement(reference.logits, other.logits, both),
+        dtype=dtype,
+        scale=largest_logit(reference.logits),
+        first=_first_difference(reference, other, tolerance(dtype)),
+    )
+
+
+def _first_difference(reference: Observed, other: Observed, share: float) -> str | None:
+    """The first layer, in the order of computation, that is off by a share of its own output."""
+    for name, own in reference.inside.items():
+        found = other.inside.get(name)
+        if found is None:  # a layer that only one of them counts as its head
+            continue
+        if found.shape != own.shape:
+            return name
+        off = np.abs(found - own).max()
+        if not off <= share * np.abs(own).max():  # also where it is not a number
+            return name
+    return None
+
+
+def least_exact(*dtypes: str) -> str:
+    """The number format with the widest tolerance."""
+    return max(dtypes, key=tolerance)

@@ -1,0 +1,51 @@
+"""What lies beside merged weights: tokenizer, pooling, generation settings, manifest, card."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from peftkit.record import MANIFEST, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peftkit.merging.performing import Merged
+    from peftkit.merging.request import Request
+    from peftkit.saved import SavedRun
+
+GENERATION = "generation_config.json"
+
+
+def write_beside(saved: SavedRun, request: Request, folder: Path) -> None:
+    """Write all but the weights, from the adapted model; `peftkit.json` says how to load them."""
+    from peftkit.backbones import declare_pooling
+
+    predictor: Any = saved.predictor
+    backbone = predictor.bench.backbone
+    backbone.processor.save_pretrained(folder)
+    declare_pooling(folder, backbone.pooling, backbone.model.config)
+    manifest = json.loads(json.dumps(request.manifest))
+    manifest["recipe"]["method"] = {"name": "full"}  # what the folder holds: a whole model
+    if request.base != "requantized":
+        for name in ("quantization", "double_quantization", "compute_dtype", "storage_dtype"):
+            manifest["recipe"]["backbone"].pop(name, None)
+    manifest["merged"] = {}
+    _write(folder, manifest)
+
+
+def write_facts(folder: Path, done: Merged) -> None:
+    """Add to the folder how the merge was done and proven."""
+    from peftkit.cards import merged_card
+
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["merged"] = done.to_dict()
+    _write(folder, manifest)
+    record = done.request.run / "record.json"
+    body = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    write_atomically(folder / "README.md", merged_card(manifest, body))
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / MANIFEST, text)

@@ -1,0 +1,234 @@
+"""A run's adapter merged into its base, from request to verified folder.
+
+1. The adapted model says what it says of some validation rows.
+2. The merged model is written into a folder beside the target.
+3. A fresh process loads that folder and says the same, or not.
+4. Only then does the folder get its name; else it is deleted.
+
+Where the base was quantised, merged weights are compared twice: with the adapter, unmerged, on the
+dense weights of the route taken, which tells whether the merge is right; and with the model as it
+was trained, which tells what the route costs. int8 layers round what they read too, so only nf4
+and fp4 layers say exactly what their weights stand for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import InvalidInput, VerificationFailed
+from peftkit.merging.request import BYTES, Request, check_request, require_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from datasets import Dataset
+
+    from peftkit.merging.comparing import Comparison
+    from peftkit.merging.observing import Observed
+    from peftkit.saved import SavedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What a merge left, and how it was proven.
+
+    Attributes:
+        folder: A model that transformers loads, and `peftkit.load_run`.
+        request: What was asked for.
+        to_adapted: The merged model against the adapted one as it was trained.
+        to_unmerged: Against the adapter, unmerged, on the dense weights of the route; None where
+            that is the adapted model itself, or the merged one is packed again.
+        num_bytes: Of the folder.
+        seconds: Wall seconds of the merge itself, and of its verification.
+    """
+
+    folder: Path
+    request: Request
+    to_adapted: Comparison
+    to_unmerged: Comparison | None
+    num_bytes: int
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "method": self.request.manifest["recipe"]["method"],
+            "base": self.request.base,
+            "dtype": self.request.dtype,
+            "to_adapted": self.to_adapted.to_dict(),
+            "to_unmerged": self.to_unmerged.to_dict() if self.to_unmerged else None,
+            "num_bytes": self.num_bytes,
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+        }
+
+
+def merge_run(
+    run: Path | str,
+    out: Path | str,
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    num_rows: int = 64,
+    overwrite: bool = False,
+    allow_other_base: bool = False,
+    fresh_process: bool = True,
+) -> Merged:
+    """Merge the adapter of a run into its base, and prove that nothing was lost.
+
+    Args:
+        run: Folder of the run.
+        out: Folder of the merged model.
+        base: As `check_request`.
+        dtype: As `check_request`.
+        num_rows: Validation rows of the proof.
+        overwrite: Whether an earlier merge in `out` may go.
+        allow_other_base: As `load_run`.
+        fresh_process: False: load the merged folder in this process.
+
+    Raises:
+        InvalidInput: Something does not fit, seen before any work.
+        Unsupported: The method has no place in a backbone's weights.
+        VerificationFailed: The merged model is not the adapted one; nothing is left of it.
+    """
+    from peftkit.merging.check import check
+    from peftkit.merging.observing import observe
+    from peftkit.saved import load_run
+
+    request = check_request(
+        Path(run), Path(out), base=base, dtype=dtype, num_rows=num_rows, overwrite=overwrite
+    )
+    clock = _Clock()
+    saved = load_run(run, allow_other_base=allow_other_base)
+    predictor: Any = saved.predictor
+    require_space(request.out, predictor.bench.backbone.total_parameters * BYTES[request.dtype])
+    rows = validation_rows(saved, num_rows)
+    adapted = observe(saved, rows)
+    clock.lap("verify")
+    with _beside(request.out) as folder:
+        unmerged = write_merged(saved, request, folder, rows)
+        clock.lap("merge")
+        merged = check(folder, rows, fresh=fresh_process)
+        to_adapted, to_unmerged = _judge(request, adapted, unmerged, merged)
+        clock.lap("verify")
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        done = Merged(
+            folder=request.out, request=request, to_adapted=to_adapted, to_unmerged=to_unmerged,
+            num_bytes=size, seconds=clock.seconds,
+        )  # fmt: skip
+        from peftkit.merging.describing import write_facts
+
+        write_facts(folder, done)
+    return done
+
+
+def validation_rows(saved: SavedRun, count: int) -> Dataset:
+    """The first validation rows of a run's task.
+
+    Raises:
+        InvalidInput: Its data has other labels by now, or no rows.
+    """
+    data = saved.recipe.task.load(seed=saved.recipe.seed)
+    if list(data.labels) != list(saved.labels) or not len(data.validation):
+        raise InvalidInput(
+            f"{data.source} is not what the run was trained on: a merge is verified on its rows",
+            received=f"labels {', '.join(data.labels[:8])}; {len(data.validation)} validation rows",
+            allowed=f"labels {', '.join(saved.labels[:8])}",
+            next_step="bring the data back",
+        )
+    return data.validation.select(range(min(count, len(data.validation))))
+
+
+def write_merged(
+    saved: SavedRun, request: Request, folder: Path, rows: Dataset
+) -> Observed | None:
+    """Write the merged model with all that goes with it.
+
+    Args:
+        saved: The adapted model; it is given up, to make room.
+        request: What is asked for.
+        folder: Where to.
+        rows: Those of the verification.
+
+    Returns:
+        What the adapter said, unmerged, on the dense weights of the route; None for plain bases,
+        where the adapted model says it.
+    """
+    from peftkit.merging.describing import write_beside
+    from peftkit.merging.observing import observe
+    from peftkit.merging.whole import dense_run, unpacked, write_whole
+
+    predictor: Any = saved.predictor
+    quantised = request.base in ("dequantized", "requantized")
+    weights = unpacked(predictor.model) if quantised else {}
+    write_beside(saved, request, folder)
+    predictor.model = None
+    dense = dense_run(saved, request.run, weights)
+    unmerged = observe(dense, rows) if request.base in ("dequantized", "original") else None
+    write_whole(dense, request, folder)
+    return unmerged
+
+
+def _judge(
+    request: Request, adapted: Observed, unmerged: Observed | None, merged: Observed
+) -> tuple[Comparison, Comparison | None]:
+    """Compare, and raise where rounding does not explain the difference."""
+    from peftkit.merging.comparing import compare_observed, least_exact
+
+    backbone = request.manifest["recipe"]["backbone"]
+    trained = str(backbone.get("dtype") or "float32")
+    computed = str(backbone.get("compute_dtype") or "auto").replace("auto", trained)
+    to_adapted = compare_observed(adapted, merged, least_exact(request.dtype, trained, computed))
+    to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
+    exact = request.base == "plain" or (
+        request.base == "dequantized" and request.quantization in ("nf4", "fp4")
+    )
+    binding = [to_unmerged] if to_unmerged else []
+    for found in [*binding, *([to_adapted] if exact else [])]:
+        if not found.holds:
+            raise VerificationFailed(
+                "the merged model is not the adapted one: logits differ by up to "
+                f"{found.agreement.largest_difference:.3g} where rounding to {found.dtype} "
+                f"explains {found.to_dict()['tolerance']:.3g}; the first layer that differs is "
+                f"{found.first or 'behind the last that was looked at'}. {request.out} was not "
+                "written"
+            )
+    return to_adapted, to_unmerged
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder that takes the name `out` when all went well, and is deleted otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        folder.chmod(0o755)
+        yield folder
+        earlier = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        try:
+            if out.exists():
+                os.replace(out, earlier)
+            os.replace(folder, out)
+        finally:
+            shutil.rmtree(earlier, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Clock:
+    """Wall seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
