@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from peftkit.workbench import Workbench
 
+FILE = "model.onnx"
+
 
 class OnnxModel:
     """A graph in memory.
@@ -133,15 +135,14 @@ class OnnxModel:
         return last
 
 
-def onnx_predictor(bench: Workbench, file: Path, *, virtual_tokens: int) -> ModelPredictor:
-    """A predictor of the graph in `file`.
+def onnx_predictor(bench: Workbench, *, virtual_tokens: int) -> ModelPredictor:
+    """A predictor of the graph in a bench's folder.
 
     Args:
-        bench: Stands alone on the folder of the file: encodes rows.
-        file: `model.onnx`.
+        bench: Stands alone on a folder that `peftkit export --format onnx` wrote.
         virtual_tokens: How many the graph puts before each text.
     """
     bench.virtual_tokens = virtual_tokens
     bench.reloaded = True
-    model = OnnxModel(file, bench.backbone.model.config)
+    model = OnnxModel(bench.folder / FILE, bench.backbone.model.config)
     return ModelPredictor(model=model, bench=bench, parameters=Parameters(method=0, head=0))

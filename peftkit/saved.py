@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
 
+WITHOUT_ADAPTER = ("onnx", "torch", "gguf", "ollama")
+"""Formats whose folders hold neither an adapter nor a model that transformers loads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRun:
@@ -55,7 +58,8 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     """Load the folder of a run.
 
     Args:
-        folder: The `--out` folder of `peftkit run`, or one below `models/` of a comparison.
+        folder: The `--out` folder of `peftkit run`, one below `models/` of a comparison, one that
+            `peftkit merge` or `peftkit export` wrote, or the `model.onnx` in such a one.
         allow_other_base: Load even if the backbone's weights are not those of the training.
 
     Raises:
@@ -63,6 +67,8 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         WrongBackbone: The backbone's weights have changed since.
     """
     folder = Path(folder)
+    if folder.suffix == ".onnx":
+        folder = folder.parent
     manifest = read_manifest(folder)
     recipe, labels = Recipe.from_dict(manifest["recipe"]), manifest["labels"]
     rows = recipe.task.rows([""])
@@ -71,11 +77,28 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
     )  # fmt: skip
     bench = Workbench(recipe, data, folder)
+    exported = manifest.get("export", {})
+    if exported.get("format") in WITHOUT_ADAPTER:
+        bench.stand_alone(manifest["backbone"]["fingerprint"])
+        return SavedRun(recipe=recipe, labels=labels, predictor=_exported(bench, exported))
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])
     elif recipe.method.needs_backbone:
         _check_base(bench, manifest["backbone"]["fingerprint"], allow_other_base)
     return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
+
+
+def _exported(bench: Workbench, about: dict[str, Any]) -> Predictor:
+    """What answers in place of a run that was exported."""
+    if about["format"] != "onnx":
+        raise InvalidInput(
+            f"{bench.folder} holds a run in the format {about['format']}, which is for others",
+            allowed="the folder of a run, one that `peftkit merge` wrote, or an export to onnx",
+            next_step="use the folder that it was exported from",
+        )
+    from peftkit.onnx_model import onnx_predictor
+
+    return onnx_predictor(bench, virtual_tokens=about["virtual_tokens"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

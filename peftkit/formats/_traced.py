@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from peftkit.adapted import AdaptedRun
 
+# Of these, torch.__trace takes longer than all the rest where somebody listens.
+LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "transformers")
 LOGITS = ("logits", "start_logits", "end_logits")
+NO_LIMIT = 10**5
 _LENGTHS = {"decoder_input_ids": "decoder_sequence"}
 
 
@@ -45,7 +48,7 @@ class TracedFormat(Format):
         inputs = sample(run)
         model = run.folded()
         with _only_logits(model), _quiet():
-            self.trace(model, inputs, free_shapes(inputs), folder)
+            self.trace(model, inputs, free_shapes(inputs, longest(run)), folder)
         model.config.save_pretrained(folder)
         run.bench.backbone.processor.save_pretrained(folder)
 
@@ -73,13 +76,23 @@ def sample(run: AdaptedRun) -> dict[str, torch.Tensor]:
     return {name: torch.cat([v, v]) if short else v for name, v in found.items()}
 
 
-def free_shapes(inputs: dict[str, torch.Tensor]) -> dict[str, dict[int, Any]]:
-    """The axes that may have any length: rows, and tokens or samples of sound."""
+def longest(run: AdaptedRun) -> int | None:
+    """Tokens that the backbone has positions for; None: any number."""
+    if run.bench.backbone.inputs != "text" or run.bench.room >= NO_LIMIT:
+        return None
+    return run.bench.room
+
+
+def free_shapes(
+    inputs: dict[str, torch.Tensor], longest: int | None
+) -> dict[str, dict[int, Any]]:
+    """The axes that may have any length: rows, and tokens or samples of sound, up to `longest`."""
     from torch.export import Dim
 
-    lengths = {name: Dim(name) for name in ("batch", "sequence", *_LENGTHS.values())}
+    batch = Dim("batch")
+    lengths = {name: Dim(name, max=longest) for name in ("sequence", *_LENGTHS.values())}
     return {
-        name: {0: lengths["batch"]}
+        name: {0: batch}
         | ({1: lengths[_LENGTHS.get(name, "sequence")]} if value.ndim == 2 else {})
         for name, value in inputs.items()
     }
@@ -108,7 +121,7 @@ def _quiet() -> Iterator[None]:
     """Leave out what torch and transformers say of their own progress and tested versions."""
     import warnings
 
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "transformers")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

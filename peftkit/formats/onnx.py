@@ -28,15 +28,17 @@ class ONNX(TracedFormat):
     def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
         from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
+        from peftkit.onnx_model import FILE
+
         options = OnnxConfig(dynamic=True, dynamic_shapes=shapes)
         program = OnnxExporter().export(model, inputs, options).program
         _name_axes(program.graph, shapes)
-        OnnxExporter.save_program(program, folder / "model.onnx")
+        OnnxExporter.save_program(program, folder / FILE)
 
     def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
-        from peftkit.onnx_model import OnnxModel
+        from peftkit.onnx_model import FILE, OnnxModel
 
-        return run.answers(OnnxModel(folder / "model.onnx"))
+        return run.answers(OnnxModel(folder / FILE))
 
 
 def _name_axes(graph: Any, shapes: dict[str, dict[int, Any]]) -> None:
