@@ -75,7 +75,7 @@ class AdaptedRun:
     def _counted(self, output: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         import torch
 
-        logits = self.bench.logits(output, batch).float()
+        logits: torch.Tensor = self.bench.logits(output, batch).float()
         if logits.ndim < 3:
             return logits.reshape(len(logits), -1)
         mask = batch.get("attention_mask")

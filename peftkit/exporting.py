@@ -15,22 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import InvalidInput, VerificationFailed
+from peftkit.adapted import ROWS, load_adapted
+from peftkit.errors import InvalidInput
 from peftkit.record import MANIFEST, write_atomically
-from peftkit.verification import tolerance
 
 if TYPE_CHECKING:
     from peftkit.adapted import AdaptedRun
     from peftkit.formats import Format
     from peftkit.verification import Agreement
 
-ROWS = 32
 ROOM = 2  # the files are written from a model of about this share of their size, twice for ONNX
 
 
 def export(
     folder: Path | str,
-    format: Format,  # noqa: A002
+    format: Format,
     out: Path | str,
     *,
     overwrite: bool = False,
@@ -59,7 +58,6 @@ def export(
     folder, out = Path(folder), Path(out)
     format.require()
     check_target(out, folder, overwrite=overwrite)
-    from peftkit.adapted import load_adapted
     from peftkit.saved import read_manifest
 
     manifest = read_manifest(folder)
@@ -69,13 +67,18 @@ def export(
     with staged(out) as stage:
         format.write(run, stage)
         found = format.verify(run, stage)
-        _require_agreement(found, format.dtype, run.scale)
-        write_manifest(stage, manifest, format, run, found)
+        format.accept(run, found)
+        own = read_manifest(stage) if (stage / MANIFEST).is_file() else manifest
+        write_manifest(stage, own, format, run, found)
     return found
 
 
 def write_manifest(
-    folder: Path, manifest: dict[str, Any], format: Format, run: AdaptedRun, found: Agreement  # noqa: A002
+    folder: Path,
+    manifest: dict[str, Any],
+    format: Format,
+    run: AdaptedRun,
+    found: Agreement,
 ) -> None:
     """Say in `folder` what it is of, and how well it was found to agree."""
     from peftkit.environment import versions
@@ -156,14 +159,3 @@ def staged(out: Path) -> Iterator[Path]:
             stage.rename(whole)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def _require_agreement(found: Agreement, dtype: str, scale: float) -> None:
-    if not found.holds(dtype, scale):
-        raise VerificationFailed(
-            "the written files do not answer as the run does: of logits up to "
-            f"{scale:.4g} the largest difference is {found.largest_difference:.3g}, where rounding "
-            f"explains {tolerance(dtype) * scale:.3g}; {found.equal_predictions:.1%} of the "
-            "predictions are equal. The files were removed. Next: export in another format, and "
-            "report this with the versions that `peftkit doctor` prints."
-        )

@@ -63,7 +63,7 @@ class OnnxModel:
     def __call__(self, **inputs: Any) -> Any:
         """Logits by name, as an output of transformers has them."""
         import torch
-        from transformers.utils import ModelOutput
+        from transformers.utils.generic import ModelOutput
 
         feed = {name: inputs[name].cpu().numpy() for name in self.names}
         names = [value.name for value in self.session.get_outputs()]
@@ -79,7 +79,7 @@ class OnnxModel:
         pad_token_id: int,
         eos_token_id: int | Sequence[int] | None = None,
         num_beams: int = 1,
-        **_: Any,
+        **others: Any,
     ) -> torch.Tensor:
         """Go on from prompts, as a decoder of transformers does without sampling.
 
@@ -90,6 +90,7 @@ class OnnxModel:
             pad_token_id: What stands behind an answer that has ended.
             eos_token_id: Tokens that end an answer; None: that of the configuration.
             num_beams: 1.
+            **others: What else transformers would be told, which has no meaning here.
 
         Returns:
             The prompts as they came, and what was written behind them.
@@ -105,13 +106,13 @@ class OnnxModel:
                 "own folder, or a merged one."
             )
         ends = self.config.eos_token_id if eos_token_id is None else eos_token_id
-        ends = set(ends if isinstance(ends, list | tuple | set) else [ends])
+        last = set(ends if isinstance(ends, list | tuple) else [ends])
         texts = [
             ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)
         ]
         written: list[list[int]] = [[] for _ in texts]
         for _ in range(max_new_tokens):
-            open_ = [i for i, w in enumerate(written) if not w or w[-1] not in ends]
+            open_ = [i for i, w in enumerate(written) if not w or w[-1] not in last]
             if not open_:
                 break
             following = self._next([texts[i] + written[i] for i in open_], pad_token_id)

@@ -15,6 +15,8 @@ from peftkit.tasks import TaskData
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
 
@@ -50,8 +52,14 @@ class SavedRun:
         """Answer texts; of a classifier, each answer has "text", "label" and "probability"."""
         if not texts:
             return []
-        rows = self.recipe.task.rows(texts)
-        return self.recipe.task.answers(self.predictor.outputs(rows), rows, self.labels)
+        return self.answer(self.recipe.task.rows(texts))
+
+    def answer(self, rows: Dataset) -> list[dict[str, Any]]:
+        """Answer rows as the task reads them; nothing of them is kept."""
+        predictor: Any = self.predictor
+        found = self.recipe.task.answers(predictor.outputs(rows), rows, self.labels)
+        predictor.bench.forget(rows)
+        return found
 
 
 def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:

@@ -39,9 +39,7 @@ def one_block(family: str, folder: Path) -> str:
     return str(out)
 
 
-def train(
-    out: Path, backbone: str, method: Any, task: dict[str, Any], **training: Any
-) -> Path:
+def train(out: Path, backbone: str, method: Any, task: dict[str, Any], **training: Any) -> Path:
     """A run of two steps at a rate that moves what it trains."""
     from peftkit import Recipe, run
 

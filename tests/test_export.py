@@ -52,7 +52,10 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trai
         key = repr((kind, method))
         if key not in known:
             out = tmp_path_factory.mktemp("onnx") / "out"
-            assert main(["export", str(trained(kind, method)), "--format", "onnx", "--out", str(out)]) == 0
+            assert (
+                main(["export", str(trained(kind, method)), "--format", "onnx", "--out", str(out)])
+                == 0
+            )
             known[key] = out
         return known[key]
 
@@ -65,7 +68,6 @@ def test_onnx_answers_as_the_adapted_model_in_every_shape(kind: str, exported: T
 
     out = exported(kind)
     about = json.loads((out / "peftkit.json").read_text(encoding="utf-8"))["export"]
-    print(about)
     assert about["agreement"]["largest_difference"] < 1e-4
     assert about["agreement"]["equal_predictions"] == 1.0
     session = onnxruntime.InferenceSession(out / "model.onnx")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from peftkit.errors import VerificationFailed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,11 +31,9 @@ class Format:
 
     Class attributes:
         packages: Modules that are needed beside those that peftkit always needs.
-        dtype: Number format of what is written, by which differences are judged.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
-    dtype: ClassVar[str] = "float32"
 
     def require(self) -> None:
         """Raise unless everything is at hand; asked before anything is loaded.
@@ -67,6 +67,29 @@ class Format:
             VerificationFailed: What is in the files is already known not to be the run.
         """
         return run.compare(self.answers(run, folder))
+
+    def accept(self, run: AdaptedRun, found: Agreement) -> None:
+        """Raise unless `found` is within what rounding explains.
+
+        Raises:
+            VerificationFailed: It is not.
+        """
+        from peftkit.verification import tolerance
+
+        dtype = self.dtype(run)
+        if found.holds(dtype, run.scale):
+            return
+        raise VerificationFailed(
+            "the written files do not answer as the run does: of logits up to "
+            f"{run.scale:.4g} the largest difference is {found.largest_difference:.3g}, where "
+            f"rounding explains {tolerance(dtype) * run.scale:.3g}; {found.equal_predictions:.1%} "
+            "of the predictions are equal. Nothing was kept. Next: try another format, and report "
+            "this with what `peftkit doctor` prints."
+        )
+
+    def dtype(self, run: AdaptedRun) -> str:
+        """Number format of what is written, by which differences are judged."""
+        return "float32"
 
     def facts(self, run: AdaptedRun) -> dict[str, Any]:
         """What `peftkit.json` says of the files beside the agreement."""

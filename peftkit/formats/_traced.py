@@ -83,17 +83,14 @@ def longest(run: AdaptedRun) -> int | None:
     return run.bench.room
 
 
-def free_shapes(
-    inputs: dict[str, torch.Tensor], longest: int | None
-) -> dict[str, dict[int, Any]]:
+def free_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[str, dict[int, Any]]:
     """The axes that may have any length: rows, and tokens or samples of sound, up to `longest`."""
     from torch.export import Dim
 
     batch = Dim("batch")
     lengths = {name: Dim(name, max=longest) for name in ("sequence", *_LENGTHS.values())}
     return {
-        name: {0: batch}
-        | ({1: lengths[_LENGTHS.get(name, "sequence")]} if value.ndim == 2 else {})
+        name: {0: batch} | ({1: lengths[_LENGTHS.get(name, "sequence")]} if value.ndim == 2 else {})
         for name, value in inputs.items()
     }
 

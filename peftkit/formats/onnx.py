@@ -26,7 +26,8 @@ class ONNX(TracedFormat):
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
 
     def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
-        from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+        from transformers.exporters.configs import OnnxConfig
+        from transformers.exporters.exporter_onnx import OnnxExporter
 
         from peftkit.onnx_model import FILE
 

@@ -25,7 +25,8 @@ class Torch(TracedFormat):
     """One program of torch.export; prompts, prefixes and bottlenecks are part of it."""
 
     def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
-        from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
+        from transformers.exporters.configs import DynamoConfig
+        from transformers.exporters.exporter_dynamo import DynamoExporter
 
         options = DynamoConfig(dynamic=True, dynamic_shapes=shapes)
         program = DynamoExporter().export(model, inputs, options).program
@@ -33,7 +34,7 @@ class Torch(TracedFormat):
 
     def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
         import torch
-        from transformers.utils import ModelOutput
+        from transformers.utils.generic import ModelOutput
 
         program = torch.export.load(str(folder / FILE)).module()
         return run.answers(lambda **inputs: ModelOutput(program(**inputs)))
