@@ -1,10 +1,9 @@
-"""`peftkit predict`: what a trained model answers, from a run, a merged folder or a file of ONNX."""
+"""`peftkit predict`: what a trained model answers, from a run, a merged folder or ONNX."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -75,8 +74,7 @@ def predict_command(argv: list[str]) -> None:
         from peftkit.saved import load_run
 
         saved = load_run(argv[0], allow_other_base=bool(own.get("allow_other_base")))
-        with _inputs(saved, own, rows) as inputs:
-            _answer(saved, inputs, own, writer)
+        _answer(saved, _inputs(saved, own, rows), own, writer)
 
 
 def _options(argv: list[str]) -> dict[str, Any]:
@@ -111,28 +109,31 @@ def _data(own: dict[str, Any]) -> Any:
     return read_rows(Path(own["data"]))
 
 
-@contextmanager
-def _inputs(saved: SavedRun, own: dict[str, Any], rows: Any) -> Iterator[Inputs]:
+def _inputs(saved: SavedRun, own: dict[str, Any], rows: Any) -> Inputs:
     size = own.get("batch_size", BATCH_SIZE)
     if rows is not None:
-        yield from_rows(rows, size)
-    elif "text" in own:
-        yield from_texts([own["text"]], size, 1)
-    elif "file" not in own:
-        yield from_lines(sys.stdin, size)
-    elif saved.recipe.task.inputs != "text":
-        yield from_texts([own["file"]], size, 1)
-    else:
-        try:
-            with Path(own["file"]).open(encoding="utf-8") as lines:
-                yield from_lines(lines, size)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                f"{own['file']} cannot be read",
-                received=str(error),
-                allowed="a text file in UTF-8, a text on each line",
-                next_step="check the path; one text is given with --text, a table with --data",
-            ) from error
+        return from_rows(rows, size)
+    if "text" in own:
+        return from_texts([own["text"]], size, 1)
+    if "file" not in own:
+        return from_lines(sys.stdin, size)
+    if saved.recipe.task.inputs != "text":
+        return from_texts([own["file"]], size, 1)
+    return from_lines(_lines(own["file"]), size)
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The lines of a text file, as they are read."""
+    try:
+        with Path(file).open(encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{file} cannot be read",
+            received=str(error),
+            allowed="a text file in UTF-8, a text on each line",
+            next_step="check the path; one text is given with --text, a table with --data",
+        ) from error
 
 
 def _answer(saved: SavedRun, inputs: Inputs, own: dict[str, Any], writer: Writer) -> None:
