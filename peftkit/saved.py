@@ -87,8 +87,8 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     bench = Workbench(recipe, data, folder)
     exported = manifest.get("export", {})
     if exported.get("format") in WITHOUT_ADAPTER:
-        bench.stand_alone(manifest["backbone"]["fingerprint"])
-        return SavedRun(recipe=recipe, labels=labels, predictor=_exported(bench, exported))
+        predictor = _exported(bench, manifest)
+        return SavedRun(recipe=recipe, labels=labels, predictor=predictor)
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])
     elif recipe.method.needs_backbone:
@@ -96,8 +96,9 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
 
 
-def _exported(bench: Workbench, about: dict[str, Any]) -> Predictor:
+def _exported(bench: Workbench, manifest: dict[str, Any]) -> Predictor:
     """What answers in place of a run that was exported."""
+    about = manifest["export"]
     if about["format"] != "onnx":
         raise InvalidInput(
             f"{bench.folder} holds a run in the format {about['format']}, which is for others",
@@ -106,6 +107,7 @@ def _exported(bench: Workbench, about: dict[str, Any]) -> Predictor:
         )
     from peftkit.onnx_model import onnx_predictor
 
+    bench.stand_alone(manifest["backbone"]["fingerprint"])
     return onnx_predictor(bench, virtual_tokens=about["virtual_tokens"])
 
 
