@@ -69,7 +69,7 @@ def from_rows(rows: Dataset, size: int) -> Inputs:
     return Inputs(batches=batches, total=len(rows))
 
 
-def posed(task: Task, rows: Dataset, column: str | None, source: str) -> Dataset:
+def posed(task: Task, rows: Dataset, column: str | None, source: str, *, first: int = 0) -> Dataset:
     """Rows of a data file as the task reads them, their answers unknown.
 
     Args:
@@ -78,6 +78,7 @@ def posed(task: Task, rows: Dataset, column: str | None, source: str) -> Dataset
         column: That of the inputs; None: as the recipe or custom has it. Questions and their
             contexts are two columns, `question` and `context`.
         source: The file's name, for messages.
+        first: Which row of the file the first of these is.
 
     Raises:
         InvalidInput: There is no such column, or a cell of it is empty.
@@ -89,7 +90,7 @@ def posed(task: Task, rows: Dataset, column: str | None, source: str) -> Dataset
             found = found.remove_columns(name).add_column(name, rows[name][:])
         return found
     name = _column(task, names, column, source)
-    values = [_as_input(value, row, name, source) for row, value in enumerate(rows[name][:])]
+    values = [_as_input(value, row, name, source) for row, value in enumerate(rows[name][:], first)]
     found = task.rows(values)
     second = getattr(task, "second_text_column", None)
     if second in names and column is None:

@@ -145,7 +145,7 @@ def _answer(saved: SavedRun, inputs: Inputs, own: dict[str, Any], writer: Writer
             if isinstance(batch, list):
                 rows = task.rows(batch)
             else:
-                rows = posed(task, batch, own.get("text_column"), own["data"])
+                rows = posed(task, batch, own.get("text_column"), own["data"], first=done)
             writer.write(saved.answer(rows))
             done += len(rows)
             if progress:
