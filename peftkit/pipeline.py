@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import locate
+from peftkit.cards import run_card
 from peftkit.checks import warnings_of
 from peftkit.cost import (
     Meter,
@@ -26,6 +27,7 @@ from peftkit.device import (
     resolve_precision,
 )
 from peftkit.environment import environment
+from peftkit.fingerprints import fingerprints
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
 from peftkit.record import MANIFEST, Record, record_key, write_atomically
@@ -117,7 +119,7 @@ def run(
             more_of_data=forgetting.text | {"checks": findings},
         )
         if keep:
-            _write_manifest(folder, record, data)
+            _write_manifest(folder, record, bench)
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
@@ -272,12 +274,20 @@ def _costs(bench: Workbench, meter: Meter, predictor: Predictor, folder: Path) -
     return costs
 
 
-def _write_manifest(folder: Path, record: Record, data: TaskData) -> None:
-    """What is needed to use the folder again: recipe, labels, fingerprints."""
+def _write_manifest(folder: Path, record: Record, bench: Workbench) -> None:
+    """What is needed to use the folder again: recipe, labels, fingerprints; and a card."""
+    labels = bench.data.labels
+    backbone = dict(record.backbone)
+    if bench.recipe.method.needs_backbone:
+        backbone |= fingerprints(bench.backbone.processor)
+        generation = bench.backbone.location.folder / "generation_config.json"
+        if generation.is_file() and not (folder / generation.name).exists():
+            shutil.copyfile(generation, folder / generation.name)
     body = {
         "recipe": record.recipe,
-        "labels": data.labels,
-        "backbone": record.backbone,
+        "labels": labels,
+        "backbone": backbone,
         "data": {k: record.data[k] for k in ("source", "fingerprint")},
     }
     write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")
+    write_atomically(folder / "README.md", run_card(record, labels))

@@ -27,28 +27,39 @@ def reload(backbone: LoadedBackbone, folder: Path) -> Any:
         InvalidInput: Weights are missing, cut short, of another shape, or belong to nothing.
     """
     if (folder / "adapter_config.json").is_file():
-        return _adapter(backbone, folder).eval()
+        return put_adapter(backbone, folder).eval()
     return _whole(backbone, folder).eval()
 
 
-def _adapter(backbone: LoadedBackbone, folder: Path) -> Any:
+def put_adapter(backbone: LoadedBackbone, folder: Path, **options: Any) -> Any:
+    """Put a saved adapter around a backbone.
+
+    Args:
+        backbone: Its model is changed in place.
+        folder: Where the adapter is.
+        **options: For `PeftModel.from_pretrained`.
+
+    Raises:
+        InvalidInput: As `reload`.
+    """
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
 
     import peftkit.bitfit
     import peftkit.bottleneck  # noqa: F401  # registers our tuners with PEFT
-    from peftkit.methods._peft import quiet, stored_transposed
+    from peftkit.methods._peft import quiet
 
     config = PeftConfig.from_pretrained(str(folder))
-    targets = getattr(config, "target_modules", None)
-    if getattr(config, "fan_in_fan_out", None) is not None and isinstance(targets, set | list):
-        # It may have been trained on packed layers, which are never kept transposed.
-        config.fan_in_fan_out = stored_transposed(backbone, targets)
+    if getattr(config, "fan_in_fan_out", None) is not None:
+        _settle_transposed(config, backbone.model)
     try:
         with quiet(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # refused below
-            model = PeftModel.from_pretrained(backbone.model, str(folder), config=config)
+            model = PeftModel.from_pretrained(backbone.model, str(folder), config=config, **options)
         _check_keys(model, folder / "adapter_model.safetensors")
+    except KeyError as error:  # of a module that is saved whole
+        _refuse_keys(folder, own={str(error.args[0])}, saved=set())
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InvalidInput(
             f"the adapter in {folder} cannot be read, or does not fit the backbone",
@@ -56,6 +67,18 @@ def _adapter(backbone: LoadedBackbone, folder: Path) -> Any:
             next_step="copy it again, or run the recipe again",
         ) from error
     return model
+
+
+def _settle_transposed(config: Any, model: Any) -> None:
+    """Say whether the layers keep their weights transposed, as they do in this very model.
+
+    The adapter may have been trained on packed layers, which never do.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from transformers.pytorch_utils import Conv1D
+
+    kept = {n for n, module in model.named_modules() if isinstance(module, Conv1D)}
+    config.fan_in_fan_out = any(check_target_module_exists(config, name) for name in kept)
 
 
 def _check_keys(model: Any, path: Path) -> None:
@@ -97,6 +120,7 @@ def _whole(backbone: LoadedBackbone, folder: Path) -> Any:
     settle_quantized(model)
     pool_hidden_states(model, backbone.pooling)
     move_padding_behind(model, restore=backbone.pooling is None)
+    model.config.use_cache = False  # as while it was trained
     backbone.model = model if packed else model.to(device())
     return backbone.model
 

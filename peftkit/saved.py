@@ -92,7 +92,7 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])
     elif recipe.method.needs_backbone:
-        _check_base(bench, manifest["backbone"]["fingerprint"], allow_other_base)
+        _check_base(bench, manifest["backbone"], allow_other_base)
     return SavedRun(recipe=recipe, labels=labels, predictor=recipe.method.reload(bench, folder))
 
 
@@ -132,12 +132,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_base(bench: Workbench, trained_on: str, allow_other: bool) -> None:
-    found = bench.backbone.location
-    if found.fingerprint != trained_on and not allow_other:
-        raise WrongBackbone(
-            "the backbone is not the one that this adapter was trained on",
-            received=f"{found.name} with fingerprint {found.fingerprint[:12]}",
-            allowed=f"fingerprint {trained_on[:12]}",
-            next_step="give the original backbone, or --allow-other-base to try regardless",
-        )
+def _check_base(bench: Workbench, trained_on: dict[str, Any], allow_other: bool) -> None:
+    if allow_other:
+        return
+    from peftkit.fingerprints import fingerprints
+
+    location = bench.backbone.location
+    found = {"fingerprint": location.fingerprint, **fingerprints(bench.backbone.processor)}
+    for name, value in found.items():
+        if name in trained_on and value != trained_on[name]:
+            what = name.replace("_fingerprint", "").replace("fingerprint", "weights")
+            raise WrongBackbone(
+                f"the backbone is not the one that this adapter was trained on: its {what} differ",
+                received=f"{location.name} with fingerprint {str(value)[:12]}",
+                allowed=f"fingerprint {str(trained_on[name])[:12]}",
+                next_step="give the original backbone, or --allow-other-base to try regardless",
+            )

@@ -152,4 +152,5 @@ def _array(logits: Any) -> NDArray[np.float64]:
     """A float64 array of a tensor (any device and number format) or of an array."""
     if hasattr(logits, "detach"):
         logits = logits.detach().cpu().double().numpy()
-    return np.asarray(logits, dtype=np.float64)
+    found: NDArray[np.float64] = np.asarray(logits, dtype=np.float64)
+    return found

@@ -19,7 +19,7 @@ class Comparison:
 
     Attributes:
         agreement: Of their logits, and the metrics of both.
-        dtype: Number format of the less exact one.
+        dtype: Number format of the weights of the other.
         scale: The largest absolute logit of the model to be true to.
         first: The first layer whose output differs by more than rounding explains; None: no layer.
     """
@@ -52,7 +52,7 @@ def compare_observed(reference: Observed, other: Observed, dtype: str) -> Compar
     Args:
         reference: Of the model to be true to.
         other: Of the other.
-        dtype: Number format of the less exact of the two.
+        dtype: Number format of its weights.
     """
     both = {
         name: (value, other.metrics[name])
@@ -79,8 +79,3 @@ def _first_difference(reference: Observed, other: Observed, share: float) -> str
         if not off <= share * np.abs(own).max():  # also where it is not a number
             return name
     return None
-
-
-def least_exact(*dtypes: str) -> str:
-    """The number format with the widest tolerance."""
-    return max(dtypes, key=tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from peftkit.record import MANIFEST, write_atomically
@@ -44,6 +45,26 @@ def write_facts(folder: Path, done: Merged) -> None:
     record = done.request.run / "record.json"
     body = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     write_atomically(folder / "README.md", merged_card(manifest, body))
+
+
+def settle_config(folder: Path, base: Path) -> None:
+    """Give the merged model what its base says of generating, which training has switched off.
+
+    Args:
+        folder: Of the merged model, its `config.json` written.
+        base: Where the files of the base are.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("use_cache", None)
+    config |= {
+        name: value
+        for name, value in json.loads((base / path.name).read_text(encoding="utf-8")).items()
+        if name == "use_cache"
+    }
+    write_atomically(path, json.dumps(config, indent=2) + "\n")
+    if (base / GENERATION).is_file() and not (folder / GENERATION).is_file():
+        shutil.copyfile(base / GENERATION, folder / GENERATION)
 
 
 def _write(folder: Path, manifest: dict[str, Any]) -> None:

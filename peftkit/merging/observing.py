@@ -4,6 +4,11 @@ Of each row every logit counts; where a word of a large vocabulary is predicted,
 places of it, which depend on all before. Of the first rows the outputs of every linear and
 normalisation layer, of every block and of the head are kept too, at their last places, in the
 order in which they were computed.
+
+Models are compared in float32 arithmetic, whatever format their weights are kept in: in bfloat16
+the roundings of activations alone can move a logit by more than a fault would, the more so the
+further an adapter has moved. What is left to differ is the weights. Metrics are those of the models
+as they are, computed as in training.
 """
 
 from __future__ import annotations
@@ -44,9 +49,10 @@ class Observed:
 
     def write(self, path: Path) -> None:
         """Write it as one file of numpy."""
-        metrics = {f"metric/{name}": np.asarray(value) for name, value in self.metrics.items()}
-        inside = {f"inside/{name}": value for name, value in self.inside.items()}
-        np.savez(path, logits=self.logits, **metrics, **inside)
+        arrays: dict[str, Any] = {"logits": self.logits}
+        arrays |= {f"metric/{name}": np.asarray(value) for name, value in self.metrics.items()}
+        arrays |= {f"inside/{name}": value for name, value in self.inside.items()}
+        np.savez(path, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Observed:
@@ -62,16 +68,18 @@ class Observed:
 
 
 def observe(saved: SavedRun, rows: Dataset) -> Observed:
-    """Run rows through a model, without autocast.
+    """Run rows through a model.
 
     Args:
-        saved: The model.
+        saved: The model; its weights are float32 afterwards, but for packed ones.
         rows: As the task reads them.
     """
     import torch
 
     predictor: Any = saved.predictor
     bench, model = predictor.bench, predictor.model
+    _, metrics = saved.recipe.task.score(predictor.outputs(rows), rows)
+    _to_float32(model)
     examples = bench.encode(rows)
     batches = list(_batches(bench, model, examples))
     found: dict[int, np.ndarray] = {}
@@ -82,12 +90,27 @@ def observe(saved: SavedRun, rows: Dataset) -> Observed:
                 values, inputs, labels = _forward(bench, model, [examples[i] for i in batch])
             kept = _vectors(bench, values.float().cpu(), inputs, labels, len(batch))
             found.update(zip(batch, kept, strict=True))
-    _, metrics = saved.recipe.task.score(predictor.outputs(rows), rows)
     return Observed(
         logits=_stacked([found[i] for i in range(len(examples))]),
         metrics={name: float(value) for name, value in metrics.items()},
         inside=inside,
     )
+
+
+def _to_float32(model: Any) -> None:
+    """Let a model compute in float32, in place."""
+    import torch
+
+    from peftkit.backbones import packed_layers
+
+    packed = packed_layers(model)
+    for layer in packed:
+        if hasattr(layer, "compute_dtype"):
+            layer.compute_dtype = torch.float32
+    kept = {id(layer.weight) for layer in packed}
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and id(parameter) not in kept:
+            parameter.data = parameter.data.float()
 
 
 def _batches(bench: Any, model: Any, examples: Any) -> Iterator[list[int]]:
@@ -156,7 +179,11 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
 def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray], *, on: bool) -> Iterator[None]:
     """Note the last places of what layers put out for the first rows, while a batch runs."""
     layers, whole = bench.backbone.layers, bench.backbone.model
-    names = dict.fromkeys((*layers.blocks, *layers.linear(), *layers.norms, *layers.head))
+    output = whole.get_output_embeddings()
+    last = [
+        name for name, module in whole.named_modules() if output is not None and module is output
+    ]
+    names = dict.fromkeys((*layers.blocks, *layers.linear(), *layers.norms, *layers.head, *last))
     handles = []
 
     def watch(name: str) -> Any:

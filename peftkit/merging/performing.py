@@ -7,8 +7,10 @@
 
 Where the base was quantised, merged weights are compared twice: with the adapter, unmerged, on the
 dense weights of the route taken, which tells whether the merge is right; and with the model as it
-was trained, which tells what the route costs. int8 layers round what they read too, so only nf4
-and fp4 layers say exactly what their weights stand for.
+was trained, which tells what the route costs. int8 layers round what they read, too, so only nf4
+and fp4 layers compute exactly what their weights stand for.
+
+A model is in memory once at a time, in float32; writing it takes less, see `peftkit.merging.shards`.
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ class Merged:
     to_unmerged: Comparison | None
     num_bytes: int
     seconds: dict[str, float]
+
+    def binds(self, comparison: Comparison) -> bool:
+        """Whether a comparison had to hold."""
+        return comparison is self.to_unmerged or _is_exact(self.request)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -145,9 +151,7 @@ def validation_rows(saved: SavedRun, count: int) -> Dataset:
     return data.validation.select(range(min(count, len(data.validation))))
 
 
-def write_merged(
-    saved: SavedRun, request: Request, folder: Path, rows: Dataset
-) -> Observed | None:
+def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset) -> Observed | None:
     """Write the merged model with all that goes with it.
 
     Args:
@@ -160,18 +164,27 @@ def write_merged(
         What the adapter said, unmerged, on the dense weights of the route; None for plain bases,
         where the adapted model says it.
     """
-    from peftkit.merging.describing import write_beside
+    from peftkit.merging.describing import settle_config, write_beside
     from peftkit.merging.observing import observe
+    from peftkit.merging.shards import plan_shards, write_shards
     from peftkit.merging.whole import dense_run, unpacked, write_whole
 
     predictor: Any = saved.predictor
-    quantised = request.base in ("dequantized", "requantized")
-    weights = unpacked(predictor.model) if quantised else {}
+    bench = predictor.bench
     write_beside(saved, request, folder)
-    predictor.model = None
+    quantised = request.base in ("dequantized", "requantized")
+    weights = unpacked(bench.backbone.model) if quantised else {}
+    predictor.model = bench.backbone.model = None
+    base = bench.backbone.location.folder
+    plan = plan_shards(bench, request.run) if request.base == "plain" else None
+    if plan is not None:
+        write_shards(plan, request, folder)
+        settle_config(folder, base)
+        return None
     dense = dense_run(saved, request.run, weights)
     unmerged = observe(dense, rows) if request.base in ("dequantized", "original") else None
     write_whole(dense, request, folder)
+    settle_config(folder, base)
     return unmerged
 
 
@@ -179,18 +192,12 @@ def _judge(
     request: Request, adapted: Observed, unmerged: Observed | None, merged: Observed
 ) -> tuple[Comparison, Comparison | None]:
     """Compare, and raise where rounding does not explain the difference."""
-    from peftkit.merging.comparing import compare_observed, least_exact
+    from peftkit.merging.comparing import compare_observed
 
-    backbone = request.manifest["recipe"]["backbone"]
-    trained = str(backbone.get("dtype") or "float32")
-    computed = str(backbone.get("compute_dtype") or "auto").replace("auto", trained)
-    to_adapted = compare_observed(adapted, merged, least_exact(request.dtype, trained, computed))
+    to_adapted = compare_observed(adapted, merged, request.dtype)
     to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
-    exact = request.base == "plain" or (
-        request.base == "dequantized" and request.quantization in ("nf4", "fp4")
-    )
     binding = [to_unmerged] if to_unmerged else []
-    for found in [*binding, *([to_adapted] if exact else [])]:
+    for found in [*binding, *([to_adapted] if _is_exact(request) else [])]:
         if not found.holds:
             raise VerificationFailed(
                 "the merged model is not the adapted one: logits differ by up to "
@@ -200,6 +207,12 @@ def _judge(
                 "written"
             )
     return to_adapted, to_unmerged
+
+
+def _is_exact(request: Request) -> bool:
+    """Whether the merged model computes what the adapted one did, but for rounding of weights."""
+    four_bit = request.quantization in ("nf4", "fp4")
+    return request.base == "plain" or (request.base == "dequantized" and four_bit)
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""Runs to merge, without training: an adapter attached, moved far from where it starts, saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cells import Start, perturb
+from peftkit.backbones import packed_layers
+from peftkit.pipeline import _describe_backbone, _describe_data, _write_manifest
+from peftkit.record import Record
+from peftkit.seeds import seeded
+
+
+def leave_run(bench: Any, folder: Path) -> Any:
+    """What `run` would leave of a method that has learned something, in `folder`.
+
+    Returns:
+        The predictor that was saved.
+    """
+    model = bench.attach(bench.recipe.method)
+    perturb(Start(bench, model, {}, torch.empty(0)))
+    with torch.no_grad(), seeded(0, "heads"):
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and bench.in_head(name):
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    predictor = bench.predictor(model.eval())
+    predictor.save(folder)
+    record = Record(
+        key="",
+        recipe=bench.recipe.to_dict(),
+        status="done",
+        data=_describe_data(bench.data),
+        backbone=_describe_backbone(bench),
+    )
+    _write_manifest(folder, record, bench)
+    return predictor
+
+
+def is_packed(model: Any) -> bool:
+    """Whether any layer is kept in 8 or 4 bits."""
+    return bool(packed_layers(model))
