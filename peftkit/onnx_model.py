@@ -131,7 +131,7 @@ class OnnxModel:
         ids = torch.tensor([text + [pad] * (longest - len(text)) for text in texts])
         lengths = torch.tensor([len(text) for text in texts])
         mask = (torch.arange(longest)[None] < lengths[:, None]).long()
-        logits = self(input_ids=ids, attention_mask=mask).logits[:, -longest:]  # no virtual tokens
+        logits = self(input_ids=ids, attention_mask=mask).logits
         last: list[int] = logits[torch.arange(len(texts)), lengths - 1].argmax(dim=-1).tolist()
         return last
 

@@ -470,3 +470,13 @@ def test_every_format_says_what_it_is() -> None:
     assert {"adapter", "gguf", "merged", "ollama", "onnx", "torch", "vllm"} == set(
         parts.find("format")
     )
+
+
+def test_merged_is_what_merge_writes(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    assert export(trained("tagger"), "merged", out) == 0
+
+    manifest = json.loads((out / "peftkit.json").read_text(encoding="utf-8"))
+    assert manifest["merged"]["to_adapted"]["holds"] is True
+    assert manifest["export"]["agreement"]["largest_difference"] < 1e-4
+    assert (out / "model.safetensors").is_file()

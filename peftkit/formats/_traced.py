@@ -47,7 +47,7 @@ class TracedFormat(Format):
     def write(self, run: AdaptedRun, folder: Path) -> None:
         inputs = sample(run)
         model = run.folded()
-        with _only_logits(model), _quiet():
+        with _only_logits(model, _before_text(run, model, inputs)), _quiet():
             self.trace(model, inputs, free_shapes(inputs, longest(run)), folder)
         model.config.save_pretrained(folder)
         run.bench.backbone.processor.save_pretrained(folder)
@@ -95,15 +95,29 @@ def free_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[st
     }
 
 
+def _before_text(run: AdaptedRun, model: Any, inputs: dict[str, torch.Tensor]) -> int:
+    """Positions of virtual tokens that stand before those of the text in what `model` puts out."""
+    import torch
+
+    if run.saved.recipe.task.reads == "text" or not run.bench.virtual_tokens:
+        return 0
+    with torch.inference_mode():
+        output = model(**inputs)
+    first = next(output[name] for name in LOGITS if output.get(name) is not None)
+    read = inputs.get("decoder_input_ids", inputs["input_ids"])
+    return int(first.shape[1] - read.shape[1])
+
+
 @contextmanager
-def _only_logits(model: Any) -> Iterator[None]:
-    """Within, `model` returns a plain mapping of its logits, and nothing else."""
+def _only_logits(model: Any, skipped: int) -> Iterator[None]:
+    """Within, `model` returns a plain mapping of its logits, without the first `skipped`."""
     forward = model.forward
 
     @functools.wraps(forward)
     def plain(*args: Any, **kwargs: Any) -> dict[str, Any]:
         output = forward(*args, **kwargs)
-        return {name: output[name] for name in LOGITS if output.get(name) is not None}
+        found = {name: output[name] for name in LOGITS if output.get(name) is not None}
+        return {name: v[:, skipped:] if skipped else v for name, v in found.items()}
 
     plain.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     model.forward = plain
