@@ -33,8 +33,8 @@ Written by `python benchmarks/exporting.py`: LoRA of rank 8 on all linear layers
 float32, one thread. Differences are over {rows} validation rows in batches of several shapes;
 seconds are medians of {repeats} batches of {tokens} tokens a row, all ways in turn in one process.
 
-| model | rows | largest difference | largest logit | equal | torch, beside, ms | torch, merged, ms \
-| ONNX Runtime, ms | ONNX / merged |
+| model | rows | largest difference | largest logit | equal | torch, beside, ms \
+| torch, merged, ms | ONNX Runtime, ms | ONNX / merged |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 

@@ -16,7 +16,7 @@ peftkit export RUN --format NAME --out DIR [--overwrite] [--json] [--rows N] [--
 
   --format NAME       adapter, merged, onnx, torch, gguf, ollama, vllm (`peftkit list formats`)
   --out DIR           folder to write; it has this name only once it is whole and proven
-  --overwrite         replace what DIR holds
+  --overwrite         replace an earlier export in DIR
   --rows N            rows that both are compared on, at most (default 32)
   --json              print how well both agree as JSON
   --allow-other-base  even if the backbone's weights are not those of the training

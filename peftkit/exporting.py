@@ -42,7 +42,7 @@ def export(
         folder: Of the run, or a merged one.
         format: What to write.
         out: Folder to write; it must not exist.
-        overwrite: Replace what `out` holds, once the new files are proven.
+        overwrite: Replace an earlier export in `out`, once the new files are proven.
         rows: How many rows to compare on, at most.
         allow_other_base: As in `peftkit.load_run`.
 
@@ -100,8 +100,8 @@ def check_target(out: Path, source: Path, *, overwrite: bool) -> None:
     """Raise unless a folder may be written at `out`.
 
     Raises:
-        InvalidInput: There is something, or it is the source, or around it, or no folder can be
-            made there.
+        InvalidInput: There is something (with `overwrite`: something that is no export), or it is
+            the source, or around it, or no folder can be made there.
     """
     whole, own = out.resolve(), source.resolve()
     if whole == own or whole in own.parents:
@@ -116,6 +116,12 @@ def check_target(out: Path, source: Path, *, overwrite: bool) -> None:
             next_step="name another folder"
             + ("" if out.is_file() else ", or add --overwrite to replace it"),
         )
+    if out.is_dir() and any(out.iterdir()) and not _is_export(out):
+        raise InvalidInput(
+            f"{out} holds no earlier export, so --overwrite does not delete it",
+            received=", ".join(sorted(path.name for path in out.iterdir())[:5]),
+            next_step="name another folder, or delete it yourself",
+        )
     try:
         whole.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(dir=whole.parent, prefix=f".{whole.name}-")).rmdir()
@@ -123,6 +129,13 @@ def check_target(out: Path, source: Path, *, overwrite: bool) -> None:
         raise InvalidInput(
             f"{out} cannot be written", received=error.strerror, next_step="name another folder"
         ) from error
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return "export" in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def require_room(out: Path, model: Any) -> None:

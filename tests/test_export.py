@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -384,8 +385,11 @@ def test_nothing_is_overwritten_without_asking(
     run = trained("decoder")
 
     assert export(run, "adapter", out) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "add --overwrite" in capsys.readouterr().err
+    assert export(run, "adapter", out, "--overwrite") == 2
+    assert "holds no earlier export" in capsys.readouterr().err
     assert (out / "mine").read_text() == "kept"
+    (out / "peftkit.json").write_text('{"export": {}}')
     assert export(run, "adapter", run) == 2
     assert export(run, "adapter", run.parent, "--overwrite") == 2
     assert "the place of the run itself" in capsys.readouterr().err
@@ -404,6 +408,7 @@ def test_what_fails_leaves_nothing_that_looks_whole(
 
     out, right = tmp_path / "out", AdapterFormat.write
     out.mkdir()
+    (out / "peftkit.json").write_text('{"export": {}}')
     (out / "mine").write_text("kept")
 
     def wrong(self: Any, run: Any, folder: Path) -> None:
@@ -472,7 +477,13 @@ def test_every_format_says_what_it_is() -> None:
     )
 
 
-def test_merged_is_what_merge_writes(trained: Trained, tmp_path: Path) -> None:
+def test_merged_is_what_merge_writes(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peftkit.merging import performing
+
+    here = functools.partial(performing.merge_run, fresh_process=False)  # else: tests/test_merge.py
+    monkeypatch.setattr(performing, "merge_run", here)
     out = tmp_path / "merged"
     assert export(trained("tagger"), "merged", out) == 0
 

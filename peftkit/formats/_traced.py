@@ -47,8 +47,17 @@ class TracedFormat(Format):
     def write(self, run: AdaptedRun, folder: Path) -> None:
         inputs = sample(run)
         model = run.folded()
+        shapes = free_shapes(inputs, longest(run))
         with _only_logits(model, _before_text(run, model, inputs)), _quiet():
-            self.trace(model, inputs, free_shapes(inputs, longest(run)), folder)
+            try:
+                self.trace(model, inputs, shapes, folder)
+            except Exception as error:  # of torch, of transformers, of what they call
+                said = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise Unsupported(
+                    f"{type(model).__name__} with {', '.join(inputs)} could not be traced for any "
+                    f"batch and length; the exporter said: {said[:300]}. Next: --format adapter or "
+                    "merged."
+                ) from error
         model.config.save_pretrained(folder)
         run.bench.backbone.processor.save_pretrained(folder)
 
