@@ -194,7 +194,7 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
     try:
         data = task.load(seed=saved.recipe.seed)
         rows = data.validation
-        return rows.select(range(min(count, len(rows)))), f"validation rows of {data.source}"
+        return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}"
     except (PeftkitError, OSError):
         if task.inputs != "text":
             raise
