@@ -121,19 +121,25 @@ def test_one_changed_weight_in_the_file_is_caught(trained: Trained, in_onnx: Tra
         ONNX().accept(run, wrong)
 
 
-def test_a_torch_program_holds_what_does_not_fold(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"), [("tagger", "prompt_tuning"), ("decoder", "prefix_tuning")]
+)
+def test_a_torch_program_holds_what_does_not_fold(
+    kind: str, method: str, trained: Trained, tmp_path: Path
+) -> None:
     import torch
 
     out = tmp_path / "program"
-    assert export(trained("tagger", "prompt_tuning"), "torch", out) == 0
+    assert export(trained(kind, method), "torch", out) == 0
 
     assert about(out)["virtual_tokens"] == 10
     assert about(out)["agreement"]["largest_difference"] < 1e-4
     program = torch.export.load(str(out / "model.pt2")).module()
-    found = program(
-        input_ids=torch.tensor([[2, 9, 3]]), attention_mask=torch.ones(1, 3, dtype=torch.long)
-    )
-    assert found["logits"].shape[:2] == (1, 3)
+    for length in (3, 7):
+        ids = torch.full((2, length), 9)
+        found = program(input_ids=ids, attention_mask=torch.ones_like(ids))
+        assert list(found) == ["logits"]
+        assert found["logits"].shape[:2] == (2, length)
 
 
 def test_a_head_that_reads_the_last_token_does_not_depend_on_the_batch(trained: Trained) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "transformers")
 LOGITS = ("logits", "start_logits", "end_logits")
 NO_LIMIT = 10**5
+REFUSED = "Constraints violated"  # how torch says that a free axis is not quite free
 _LENGTHS = {"decoder_input_ids": "decoder_sequence"}
 
 
@@ -47,19 +48,26 @@ class TracedFormat(Format):
     def write(self, run: AdaptedRun, folder: Path) -> None:
         inputs = sample(run)
         model = run.folded()
-        shapes = free_shapes(inputs, longest(run))
         with _only_logits(model, _before_text(run, model, inputs)), _quiet():
             try:
-                self.trace(model, inputs, shapes, folder)
-            except Exception as error:  # of torch, of transformers, of what they call
-                said = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise Unsupported(
-                    f"{type(model).__name__} with {', '.join(inputs)} could not be traced for any "
-                    f"batch and length; the exporter said: {said[:300]}. Next: --format adapter or "
-                    "merged."
-                ) from error
+                self.trace(model, inputs, free_shapes(inputs, longest(run)), folder)
+            except Exception as error:
+                if REFUSED not in str(error):
+                    raise _untraceable(model, inputs, error) from error
+                # Sounds have a shortest length, and prefixes take some of the longest: let torch
+                # find the bounds. That a length is free is seen by comparing in several.
+                self._trace_again(model, inputs, folder)
         model.config.save_pretrained(folder)
         run.bench.backbone.processor.save_pretrained(folder)
+
+    def _trace_again(self, model: Any, inputs: dict[str, torch.Tensor], folder: Path) -> None:
+        from torch.export import Dim
+
+        shapes = {name: dict.fromkeys(axes(name, v), Dim.AUTO) for name, v in inputs.items()}
+        try:
+            self.trace(model, inputs, shapes, folder)
+        except Exception as error:
+            raise _untraceable(model, inputs, error) from error
 
     def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
         """Trace `model` on `inputs`, and write the graph into `folder`.
@@ -92,16 +100,30 @@ def longest(run: AdaptedRun) -> int | None:
     return run.bench.room
 
 
+def axes(name: str, value: torch.Tensor) -> dict[int, str]:
+    """The axes of an input that are free, and what they are called."""
+    length = {1: _LENGTHS.get(name, "sequence")} if value.ndim == 2 else {}
+    return {0: "batch", **length}
+
+
 def free_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[str, dict[int, Any]]:
     """The axes that may have any length: rows, and tokens or samples of sound, up to `longest`."""
     from torch.export import Dim
 
-    batch = Dim("batch")
-    lengths = {name: Dim(name, max=longest) for name in ("sequence", *_LENGTHS.values())}
+    named = {name: Dim(name, max=longest) for name in ("sequence", *_LENGTHS.values())}
+    named["batch"] = Dim("batch")
     return {
-        name: {0: batch} | ({1: lengths[_LENGTHS.get(name, "sequence")]} if value.ndim == 2 else {})
+        name: {axis: named[own] for axis, own in axes(name, value).items()}
         for name, value in inputs.items()
     }
+
+
+def _untraceable(model: Any, inputs: dict[str, torch.Tensor], error: Exception) -> Unsupported:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Unsupported(
+        f"{type(model).__name__} with {', '.join(inputs)} could not be traced for any batch and "
+        f"length; the exporter said: {said[:300]}. Next: --format adapter or merged."
+    )
 
 
 def _before_text(run: AdaptedRun, model: Any, inputs: dict[str, torch.Tensor]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.formats._traced import TracedFormat
+from peftkit.formats._traced import TracedFormat, axes
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class ONNX(TracedFormat):
 
         options = OnnxConfig(dynamic=True, dynamic_shapes=shapes)
         program = OnnxExporter().export(model, inputs, options).program
-        _name_axes(program.graph, shapes)
+        _name_axes(program.graph, inputs)
         OnnxExporter.save_program(program, folder / FILE)
 
     def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
@@ -42,14 +42,15 @@ class ONNX(TracedFormat):
         return run.answers(OnnxModel(folder / FILE))
 
 
-def _name_axes(graph: Any, shapes: dict[str, dict[int, Any]]) -> None:
+def _name_axes(graph: Any, inputs: dict[str, torch.Tensor]) -> None:
     """Call the free axes by their names in place of torch's symbols, in the whole graph."""
     import onnx_ir
 
     names = {
-        str(value.shape[axis]): dim.__name__
+        str(value.shape[axis]): name
         for value in graph.inputs
-        for axis, dim in shapes.get(value.name, {}).items()
+        if value.name in inputs
+        for axis, name in axes(value.name, inputs[value.name]).items()
     }
     values = {id(v): v for node in graph for v in node.outputs}
     for value in [*graph.inputs, *values.values()]:
