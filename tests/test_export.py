@@ -484,8 +484,9 @@ def test_every_format_says_what_it_is() -> None:
 
 
 def test_merged_is_what_merge_writes(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     from peftkit.merging import performing
 
     here = functools.partial(performing.merge_run, fresh_process=False)  # else: tests/test_merge.py
@@ -497,3 +498,6 @@ def test_merged_is_what_merge_writes(
     assert manifest["merged"]["to_adapted"]["holds"] is True
     assert manifest["export"]["agreement"]["largest_difference"] < 1e-4
     assert (out / "model.safetensors").is_file()
+    assert answers(out, TEXTS["tagger"], capsys) == answers(
+        trained("tagger"), TEXTS["tagger"], capsys
+    )
