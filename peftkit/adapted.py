@@ -188,7 +188,7 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
     of Python's language reference.
 
     Raises:
-        InvalidInput: The data cannot be read, and rows are images or sounds.
+        InvalidInput: The data cannot be read, and rows are images, sounds or pairs of answers.
     """
     task = saved.recipe.task
     try:
@@ -196,7 +196,7 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
         rows = data.validation
         return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}"
     except (PeftkitError, OSError):
-        if task.inputs != "text":
+        if task.inputs != "text" or task.against_start:
             raise
     from pydoc_data.topics import topics
 

@@ -164,9 +164,14 @@ def test_a_head_that_reads_the_last_token_does_not_depend_on_the_batch(trained: 
 # ---- adapters
 
 
-@pytest.mark.parametrize("method", ["lora", "ia3", "prompt_tuning"])
-def test_an_adapter_is_loaded_by_peft_alone(method: str, trained: Trained, tmp_path: Path) -> None:
-    run, out = trained("tagger", method), tmp_path / "adapter"
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [("lora", "float32"), ("lora", "bfloat16"), ("ia3", "float32"), ("prompt_tuning", "float32")],
+)
+def test_an_adapter_is_loaded_by_peft_alone(
+    method: str, dtype: str, trained: Trained, tmp_path: Path
+) -> None:
+    run, out = trained("tagger", method, None, dtype=dtype), tmp_path / "adapter"
     assert export(run, "adapter", out) == 0
 
     assert about(out)["agreement"]["largest_difference"] < 1e-5

@@ -96,7 +96,8 @@ def stock_base(run: AdaptedRun) -> Any:
     if backbone.inputs == "text":
         config.pad_token_id = backbone.processor.pad_token_id
     auto = getattr(transformers, backbone.auto_class)
-    return auto.from_pretrained(folder, config=config, dtype="float32").eval()
+    dtype = str(run.saved.recipe.backbone.dtype)  # rounded as in training, then widened
+    return auto.from_pretrained(folder, config=config, dtype=dtype).float().eval()
 
 
 def _peft_knows(kind: str) -> bool:
