@@ -26,7 +26,7 @@ from peftkit.record import write_atomically
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "benchmarks" / "results" / "exporting.md"
 SHARED = ROOT.parent / "shared"
-TOKENS, BATCHES = 64, (1, 16)
+STEPS, TOKENS, BATCHES = 20, 64, (1, 16)
 HEAD = """# ONNX Runtime beside torch
 
 Written by `python benchmarks/exporting.py`: LoRA of rank 8 on all linear layers, {steps} steps,
@@ -68,7 +68,7 @@ def recipe_of(case: Case, *, smoke: bool) -> Recipe:
         backbone=case.backbone,
         method="lora",
         task={**case.task, "size": 64},
-        training={"steps": 20, "batch_size": 16, "precision": "float32"},
+        training={"steps": STEPS, "batch_size": 16, "precision": "float32"},
         seed=0,
     )
     return shrink(recipe) if smoke else recipe
@@ -137,19 +137,26 @@ def main() -> None:
 
     quiet_libraries()
     torch.set_num_threads(1)
-    lines = []
     for name in args.names or CASES:
         with tempfile.TemporaryDirectory(prefix="exporting-") as folder:
-            lines += row(name, CASES[name], args, Path(folder))
-        print(*lines[-len(BATCHES) :], sep="\n", flush=True)
-    head = HEAD.format(steps=20, rows=args.rows, repeats=args.repeats, tokens=TOKENS)
+            lines = row(name, CASES[name], args, Path(folder))
+        print(*lines, sep="\n", flush=True)
+        if not args.smoke:
+            write(name, lines, args)
+
+
+def write(name: str, lines: list[str], args: argparse.Namespace) -> None:
+    """Put a case's lines into the table; those of others stay as they were found before."""
+    head = HEAD.format(steps=STEPS, rows=args.rows, repeats=args.repeats, tokens=TOKENS)
+    old = OUT.read_text(encoding="utf-8").splitlines() if OUT.is_file() else []
+    found = {each: [line for line in old if line.startswith(f"| {each} |")] for each in CASES}
+    found[name] = lines
     about = environment()
     versions = {name: about["versions"][name] for name in ("torch", "transformers", "peft")}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
-    text = f"{head}{chr(10).join(lines)}\n\nOn one core of an {about['device_name']}; {shown}.\n"
-    if not args.smoke:
-        write_atomically(OUT, text)
-        print(f"wrote {OUT.relative_to(ROOT)}")
+    table = "\n".join(line for each in found.values() for line in each)
+    end = f"On one thread of an {about['device_name']}; {shown}."
+    write_atomically(OUT, f"{head}{table}\n\n{end}\n")
 
 
 if __name__ == "__main__":
