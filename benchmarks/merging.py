@@ -30,14 +30,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 HEAD = """# Merged against adapted
 
 Written by `python benchmarks/merging.py`. LoRA of rank 8 on all linear layers of all-MiniLM-L6-v2,
-{steps} steps on 512 examples of pydocs/library, seed 0; {rows} validation rows. KL(adapted || merged)
-is the mean over rows, in nats; the difference is the largest of a logit, beside the largest logit.
-"Unmerged" is the KL to the same adapter, not merged, on the dense weights of the route: what the sum
-and the rounding to the format cost, apart from the route. Requantized merges have no bound to meet.
+{steps} steps on 512 examples of pydocs/library, seed 0; {rows} validation rows. KL is that of
+adapted || merged, the mean over rows in nats; the difference is the largest of a logit. All is
+computed in float32 arithmetic. "KL to unmerged" is that to the same adapter, not merged, on the
+dense weights of the route: what rounding to the format cost, apart from the route. Merges that are
+packed again have no bound to meet.
 
-| base | route | written as | KL to adapted | largest difference | largest logit | equal predictions | accuracy before, after | KL to unmerged | proven |
-|---|---|---|---|---|---|---|---|---|---|
+{columns}
+{rule}
 """
+COLUMNS = (
+    "base", "route", "written as", "KL to adapted", "largest difference", "largest logit",
+    "equal predictions", "accuracy before, after", "KL to unmerged", "proven",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -48,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/merging.md"))
     asked = parser.parse_args()
     quiet_libraries()
-    lines = []
+    lines: list[str] = []
     with tempfile.TemporaryDirectory(prefix="peftkit-merging-") as temporary:
         for bits, routes in ROUTES.items():
             folder = Path(temporary) / bits
@@ -57,10 +62,14 @@ def main() -> None:
                 for dtype in DTYPES if route != "requantized" else DTYPES[:1]:
                     lines.append(_line(folder, bits, route, dtype, asked.rows))
                     print(lines[-1], flush=True)
-    found = environment()
-    versions = ", ".join(f"{k} {v}" for k, v in found.get("versions", {}).items())
-    text = HEAD.format(steps=asked.steps, rows=asked.rows) + "\n".join(lines)
-    write_atomically(asked.out, f"{text}\n\nVersions: {versions}.\n")
+                    write_atomically(asked.out, _table(lines, asked.steps, asked.rows))
+
+
+def _table(lines: list[str], steps: int, rows: int) -> str:
+    columns, rule = f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"
+    head = HEAD.format(steps=steps, rows=rows, columns=columns, rule=rule)
+    versions = ", ".join(f"{name} {each}" for name, each in environment()["versions"].items())
+    return "\n".join([head.rstrip(), *lines, "", f"Versions: {versions}.", ""])
 
 
 def _recipe(bits: str, steps: int) -> Recipe:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -43,18 +44,11 @@ def run(make_bench: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 def merged(run: Path) -> tuple[Path, dict[str, Any]]:
     """Merged on the command line, and proven in a fresh process; what was printed as JSON."""
     out = run.parent / "merged"
-    done = subprocess.run(
-        [sys.executable, "-m", "peftkit", "merge", str(run), "--out", str(out), "--json",
-         "--rows", "12"],
-        capture_output=True, text=True, check=False, env=_here(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout)
-
-
-def _here() -> dict[str, str]:
-    """The environment of a process that finds this very peftkit."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        status = main(["merge", str(run), "--out", str(out), "--json", "--rows", "12"])
+    assert status == 0
+    return out, json.loads(told.getvalue())
 
 
 def quickly(run: Path, out: Path, **options: Any) -> Any:

@@ -10,7 +10,7 @@ dense weights of the route taken, which tells whether the merge is right; and wi
 was trained, which tells what the route costs. int8 layers round what they read, too, so only nf4
 and fp4 layers compute exactly what their weights stand for.
 
-A model is in memory once at a time, in float32; writing it takes less, see `peftkit.merging.shards`.
+One model is in memory at a time, in float32; writing takes less, see `peftkit.merging.shards`.
 """
 
 from __future__ import annotations
