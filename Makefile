@@ -27,7 +27,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bundled,metrics,image,audio,html]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bundled,metrics,image,audio,html,export]' --group dev
 	touch $@
 
 clean:

@@ -44,8 +44,8 @@ Does a pretrained model need training, is a small adapter enough, or is full ret
   peftkit advise DIR... --backbone NAME --size N   what studies say of a case that none measured
   peftkit combine RUN... --out DIR                 several adapters of one backbone made into one
   peftkit evaluate DIR --data FILE                 a run's model on another file
-  peftkit predict DIR --text "..."                 a run's model on texts (or lines of stdin)
-  peftkit predict DIR --file hand.jpg              a run's model on an image or a sound
+  peftkit predict DIR --text "..."                 a run's model on texts, a file, or stdin
+  peftkit export DIR --format onnx --out DIR       the model for others, proven to answer as before
   peftkit merge DIR --out DIR                      a run's adapter merged, and proven equal
 
   peftkit COMMAND --help                           the options of a command
@@ -223,37 +223,6 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _predict(argv: list[str]) -> int:
-    from peftkit.flags import read_options
-
-    usage = "peftkit predict DIR --text TEXT|--file FILE [--json] [--allow-other-base]"
-    lines = (
-        "Without either, each line of standard input is a text, or the path of an image or sound."
-    )
-    if _wants_help(argv, f"{usage}\n\n{lines}"):
-        return 0
-    folder, rest = _folder_first(argv, usage)
-    options = {"text": str, "file": str, "json": bool, "allow_other_base": bool}
-    own = read_options(rest, options)
-    given = [own[name] for name in ("text", "file") if name in own]
-    texts = given or [line.rstrip("\n") for line in sys.stdin]
-    for answer in _load(folder, own).predict(texts):
-        if own.get("json"):
-            print(json.dumps(answer))
-        else:
-            print(*(_cell(value) for value in answer.values()), sep="\t")
-    return 0
-
-
-def _cell(value: Any) -> str:
-    """One value of an answer, for people."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, list):
-        return "; ".join(" ".join(str(v) for v in each.values()) for each in value) or "-"
-    return str(value)
-
-
 def _load(folder: Path, own: dict[str, Any]) -> Any:
     from peftkit.environment import quiet_libraries
     from peftkit.saved import load_run
@@ -293,10 +262,11 @@ COMMANDS: dict[str, Command] = {
     "compare": _elsewhere("compare", recipe=True),
     "doctor": _doctor,
     "evaluate": _evaluate,
+    "export": _elsewhere("export"),
     "list": _list,
     "merge": _elsewhere("merge"),
     "plan": _elsewhere("plan", recipe=True, loud=True),
-    "predict": _predict,
+    "predict": _elsewhere("predict"),
     "report": _elsewhere("report", loud=True),
     "run": run_command,
     "sequence": _elsewhere("sequence", recipe=True),

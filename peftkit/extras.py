@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 from peftkit.errors import InvalidInput
 
@@ -22,4 +23,22 @@ def require_reader(inputs: str) -> None:
         raise InvalidInput(
             f"{inputs} data is read with {package}, which is not installed",
             next_step=f"pip install 'peftkit[{inputs}]' (or pip install {package})",
+        )
+
+
+def require_packages(modules: Sequence[str], *, extra: str) -> None:
+    """Raise unless all `modules` are installed.
+
+    Args:
+        modules: Names as they are imported; those of the packages are the same.
+        extra: The extra of pyproject.toml that brings them.
+
+    Raises:
+        InvalidInput: With the command that installs them.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InvalidInput(
+            f"{', '.join(missing)} is needed for this and not installed",
+            next_step=f"pip install 'peftkit[{extra}]' (or pip install {' '.join(missing)})",
         )

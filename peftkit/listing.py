@@ -59,7 +59,7 @@ def _backbones() -> str:
 
 def _formats() -> str:
     rows = [(name, _summary(parts.load("format", name))) for name in parts.find("format")]
-    return _table(("format", "what"), rows or [("adapter", "what `peftkit run --out` writes")])
+    return _table(("format", "what"), rows)
 
 
 def _summary(cls: type) -> str:

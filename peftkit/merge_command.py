@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit import quantities
-from peftkit.errors import InvalidInput, UnknownName
-from peftkit.flags import read_flags
+from peftkit.errors import InvalidInput
+from peftkit.flags import read_options
 
 if TYPE_CHECKING:
     from peftkit.merging.comparing import Comparison
@@ -39,9 +39,7 @@ def merge_command(argv: list[str]) -> None:
     """Merge, and print the proof."""
     if not argv or argv[0].startswith("-"):
         raise InvalidInput("the folder of the run is missing", allowed=USAGE.splitlines()[0])
-    changes, own = read_flags(argv[1:], extras=EXTRAS)
-    for name in changes:
-        raise UnknownName("option", f"--{name}", [f"--{n.replace('_', '-')}" for n in EXTRAS])
+    own = read_options(argv[1:], EXTRAS)
     if "out" not in own:
         raise InvalidInput("no folder for the merged model", next_step="add --out DIR")
     from peftkit.merging.performing import merge_run

@@ -15,8 +15,13 @@ from peftkit.tasks import TaskData
 from peftkit.workbench import Workbench
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
+
+WITHOUT_ADAPTER = ("onnx", "torch", "gguf", "ollama")
+"""Formats whose folders hold neither an adapter nor a model that transformers loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +52,22 @@ class SavedRun:
         """Answer texts; of a classifier, each answer has "text", "label" and "probability"."""
         if not texts:
             return []
-        rows = self.recipe.task.rows(texts)
-        return self.recipe.task.answers(self.predictor.outputs(rows), rows, self.labels)
+        return self.answer(self.recipe.task.rows(texts))
+
+    def answer(self, rows: Dataset) -> list[dict[str, Any]]:
+        """Answer rows as the task reads them; nothing of them is kept."""
+        predictor: Any = self.predictor
+        found = self.recipe.task.answers(predictor.outputs(rows), rows, self.labels)
+        predictor.bench.forget(rows)
+        return found
 
 
 def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     """Load the folder of a run.
 
     Args:
-        folder: The `--out` folder of `peftkit run`, or one below `models/` of a comparison.
+        folder: The `--out` folder of `peftkit run`, one below `models/` of a comparison, one that
+            `peftkit merge` or `peftkit export` wrote, or the `model.onnx` in such a one.
         allow_other_base: Load even if the backbone's weights are not those of the training.
 
     Raises:
@@ -63,7 +75,12 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         WrongBackbone: The backbone's weights have changed since.
     """
     folder = Path(folder)
+    if folder.suffix == ".onnx":
+        folder = folder.parent
     bench, manifest = open_run(folder)
+    if manifest.get("export", {}).get("format") in WITHOUT_ADAPTER:
+        predictor = _exported(bench, manifest)
+        return SavedRun(recipe=bench.recipe, labels=bench.data.labels, predictor=predictor)
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])
     elif bench.recipe.method.needs_backbone:
@@ -89,6 +106,21 @@ def open_run(folder: Path) -> tuple[Workbench, dict[str, Any]]:
         fingerprint=manifest["data"]["fingerprint"], notes=(), chance=0.0,
     )  # fmt: skip
     return Workbench(recipe, data, folder), manifest
+
+
+def _exported(bench: Workbench, manifest: dict[str, Any]) -> Predictor:
+    """What answers in place of a run that was exported."""
+    about = manifest["export"]
+    if about["format"] != "onnx":
+        raise InvalidInput(
+            f"{bench.folder} holds a run in the format {about['format']}, which is for others",
+            allowed="the folder of a run, one that `peftkit merge` wrote, or an export to onnx",
+            next_step="use the folder that it was exported from",
+        )
+    from peftkit.onnx_model import onnx_predictor
+
+    bench.stand_alone(manifest["backbone"]["fingerprint"])
+    return onnx_predictor(bench, virtual_tokens=about["virtual_tokens"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -190,6 +190,11 @@ class Workbench:
                     self.notes += task.noted(self._encoded[key], split)
         return self._encoded[key]
 
+    def forget(self, rows: Dataset) -> None:
+        """Let go of the token ids of rows that will not be read again."""
+        for key in [key for key in self._encoded if key.startswith(f"{rows._fingerprint}|")]:
+            del self._encoded[key]
+
     def note_start(self, examples: Sequence[Example], model: Any) -> None:
         """Note in each example what a task needs to know of `model` as it was before training."""
         task = self.recipe.task

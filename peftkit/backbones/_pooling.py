@@ -111,7 +111,8 @@ def pool_vectors(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooli
     if pooling == "last":
         positions = torch.arange(mask.shape[1], device=mask.device)
         last = (positions * (mask != 0)).argmax(dim=1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        # Not `len`, which tracing takes for a constant: the graph would fit one batch size.
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
     weight = mask.to(hidden.dtype)[..., None]
     return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 

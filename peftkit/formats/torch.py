@@ -1,0 +1,40 @@
+"""torch.export: the model and its adapter as one program of torch, without its Python code.
+
+`model.pt2` takes its inputs by name, as the tokenizer gives them, padded on the right, and returns
+a mapping of logits: `torch.export.load("model.pt2").module()(**inputs)["logits"]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.formats._traced import TracedFormat
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftkit.adapted import AdaptedRun
+
+FILE = "model.pt2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torch(TracedFormat):
+    """One program of torch.export; prompts, prefixes and bottlenecks are part of it."""
+
+    def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
+        from transformers.exporters.configs import DynamoConfig
+        from transformers.exporters.exporter_dynamo import DynamoExporter
+
+        options = DynamoConfig(dynamic=True, dynamic_shapes=shapes)
+        program = DynamoExporter().export(model, inputs, options).program
+        DynamoExporter.save_program(program, folder / FILE)
+
+    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+        import torch
+        from transformers.utils.generic import ModelOutput
+
+        program = torch.export.load(str(folder / FILE)).module()
+        return run.answers(lambda **inputs: ModelOutput(program(**inputs)))
