@@ -403,7 +403,7 @@ def test_nothing_is_overwritten_without_asking(
     (out / "peftkit.json").write_text('{"export": {}}')
     assert export(run, "adapter", run) == 2
     assert export(run, "adapter", run.parent, "--overwrite") == 2
-    assert "the place of the run itself" in capsys.readouterr().err
+    assert "the place of what it is made of" in capsys.readouterr().err
     assert export(run, "adapter", out, "--overwrite") == 0
     assert not (out / "mine").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

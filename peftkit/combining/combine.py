@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.combining.heads import combine_heads
 from peftkit.combining.layers import Combination, CombinedLayer
-from peftkit.combining.placing import require_free, require_room, whole_folder
 from peftkit.combining.reading import Adapter, read_adapter
 from peftkit.combining.request import Request
 from peftkit.combining.updates import check_shapes
 from peftkit.combining.writing import write_adapter
 from peftkit.errors import InvalidInput
+from peftkit.placing import require_free, require_room, whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ def combine_runs(
         raise InvalidInput("there is nothing to combine", next_step="name one run or more")
     weights = request.weights_of(len(folders))
     chosen = _index_of(head, folders)
-    require_free(out, folders, overwrite=overwrite)
+    require_free(out, folders, "combined", overwrite=overwrite)
     adapters = [read_adapter(folder) for folder in folders]
     _require_one_base(adapters)
     whole, words = combine_heads(adapters, weights, chosen)

@@ -15,21 +15,16 @@ One model is in memory at a time, in float32; writing takes less, see `peftkit.m
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput, VerificationFailed
-from peftkit.merging.request import BYTES, Request, check_request, require_space
+from peftkit.merging.request import BYTES, Request, check_request
+from peftkit.placing import require_room, whole_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from datasets import Dataset
 
     from peftkit.merging.comparing import Comparison
@@ -113,11 +108,12 @@ def merge_run(
     clock = _Clock()
     saved = load_run(run, allow_other_base=allow_other_base)
     predictor: Any = saved.predictor
-    require_space(request.out, predictor.bench.backbone.total_parameters * BYTES[request.dtype])
+    size = predictor.bench.backbone.total_parameters * BYTES[request.dtype]
+    require_room(request.out, 1.1 * size)  # a tokenizer and a card go with it
     rows = validation_rows(saved, num_rows)
     adapted = observe(saved, rows)
     clock.lap("verify")
-    with _beside(request.out) as folder:
+    with whole_folder(request.out) as folder:
         unmerged = write_merged(saved, request, folder, rows)
         clock.lap("merge")
         merged = check(folder, rows, fresh=fresh_process)
@@ -213,25 +209,6 @@ def _is_exact(request: Request) -> bool:
     """Whether the merged model computes what the adapted one did, but for rounding of weights."""
     four_bit = request.quantization in ("nf4", "fp4")
     return request.base == "plain" or (request.base == "dequantized" and four_bit)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder that takes the name `out` when all went well, and is deleted otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        folder.chmod(0o755)
-        yield folder
-        earlier = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        try:
-            if out.exists():
-                os.replace(out, earlier)
-            os.replace(folder, out)
-        finally:
-            shutil.rmtree(earlier, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Clock:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.merging.settings import Base, Dtype
-from peftkit.record import MANIFEST
+from peftkit.placing import require_free
 from peftkit.saved import read_manifest
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -86,7 +85,7 @@ def check_request(
             received=f"--rows {num_rows}",
             allowed="1 or more",
         )
-    _check_out(run, out, manifest, overwrite)
+    require_free(out, [run, *_own_folder(manifest)], "merged", overwrite=overwrite)
     return Request(
         run=run,
         out=out,
@@ -163,57 +162,7 @@ def _peft_type(run: Path) -> str:
         ) from error
 
 
-def _check_out(run: Path, out: Path, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Refuse an output folder that is in use, or holds what a merge has not made."""
-    own, theirs = out.resolve(), [run.resolve()]
+def _own_folder(manifest: dict[str, Any]) -> list[Path]:
+    """The folder of the backbone, if it has one that is not a cache's."""
     backbone = Path(str(manifest["recipe"]["backbone"]["name"])).expanduser()
-    if backbone.is_dir():
-        theirs.append(backbone.resolve())
-    for folder in theirs:
-        if own == folder or own in folder.parents:
-            raise InvalidInput(
-                "the output would take the place of what it is made of",
-                received=f"--out {out}",
-                next_step="name another folder",
-            )
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InvalidInput(f"{out} is a file", next_step="name a folder")
-    if not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise InvalidInput(
-            f"{out} already exists", next_step="name another folder, or add --overwrite"
-        )
-    try:
-        earlier = "merged" in json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        earlier = False
-    if not earlier:
-        raise InvalidInput(
-            f"{out} holds no earlier merge, so --overwrite does not delete it",
-            received=", ".join(sorted(path.name for path in out.iterdir())[:5]),
-            next_step="name another folder, or delete it yourself",
-        )
-
-
-def require_space(out: Path, num_bytes: int) -> None:
-    """Refuse to begin where the disk has too little room.
-
-    Args:
-        out: Where the output goes; its nearest folder that exists is looked at.
-        num_bytes: What will be written, nearly.
-
-    Raises:
-        InvalidInput: There is less than that, and a tenth.
-    """
-    place = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
-    free, needed = shutil.disk_usage(place).free, num_bytes * 11 // 10
-    if free < needed:
-        raise InvalidInput(
-            f"there is too little room for {out}",
-            received=f"{free / 1e9:.1f} GB free",
-            allowed=f"{needed / 1e9:.1f} GB",
-            next_step="free some, name another disk, or choose --dtype bfloat16",
-        )
+    return [backbone] if backbone.is_dir() else []

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from peftkit.errors import InvalidInput
+from peftkit.quantities import size_in_bytes
 from peftkit.record import MANIFEST
 
+Made = Literal["combined", "merged", "export"]
+"""What a folder says in its peftkit.json of how it came to be."""
+_WORDS: dict[Made, str] = {"combined": "combination", "merged": "merge", "export": "export"}
 
-def require_free(out: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
+
+def require_free(out: Path, sources: Sequence[Path], made: Made, *, overwrite: bool) -> None:
     """Refuse an output folder that holds something.
 
     Args:
         out: To be written.
-        sources: Folders that are read, which it must neither be, hold, nor stand in.
-        overwrite: Whether it may be replaced, if it is one that peftkit wrote.
+        sources: Folders that are read, which it must neither be nor hold.
+        made: What it will be; with `overwrite` an earlier one of the same kind may go.
+        overwrite: Whether it may.
 
     Raises:
         InvalidInput: It must not be written.
     """
     target = out.resolve()
-    for source in (each.resolve() for each in sources):
-        if source.is_relative_to(target) or target.is_relative_to(source):
-            raise InvalidInput(
-                f"{out} would be written over {source}, or into it",
-                next_step="name a folder apart from the runs",
-            )
+    if any(source.resolve().is_relative_to(target) for source in sources):
+        raise InvalidInput(
+            "the output would take the place of what it is made of",
+            received=f"--out {out}",
+            next_step="name another folder",
+        )
     around = next(parent for parent in target.parents if parent.exists())
     if not os.access(around, os.W_OK):
-        raise InvalidInput(f"{around} cannot be written", next_step="name another folder")
+        raise InvalidInput(f"{out} cannot be written", next_step="name another folder")
     if not out.exists() and not out.is_symlink():
         return
     if out.is_symlink() or not out.is_dir():
@@ -42,34 +50,41 @@ def require_free(out: Path, sources: Sequence[Path], *, overwrite: bool) -> None
         return
     if not overwrite:
         raise InvalidInput(
-            f"{out} already holds something", next_step="name another folder, or add --overwrite"
+            f"{out} already exists", next_step="name another folder, or add --overwrite"
         )
-    if not (out / MANIFEST).is_file():
+    if not _was_made(out, made):
         raise InvalidInput(
-            f"{out} holds what peftkit did not write, so it is not overwritten",
+            f"{out} holds no earlier {_WORDS[made]}, so --overwrite does not delete it",
             received=", ".join(sorted(path.name for path in out.iterdir())[:5]),
-            next_step="name another folder",
+            next_step="name another folder, or delete it yourself",
         )
 
 
-def require_room(out: Path, num_bytes: int) -> None:
-    """Refuse to write more than the disk has room for.
+def _was_made(folder: Path, made: Made) -> bool:
+    try:
+        return made in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def require_room(out: Path, num_bytes: float) -> None:
+    """Refuse to begin where the disk has too little room.
 
     Args:
-        out: To be written.
-        num_bytes: What it will hold, at least.
+        out: To be written; its nearest folder that exists is looked at.
+        num_bytes: What will be written, at most.
 
     Raises:
-        InvalidInput: There is too little room.
+        InvalidInput: There is less.
     """
     around = next(parent for parent in out.resolve().parents if parent.exists())
     free = shutil.disk_usage(around).free
     if num_bytes > free:
         raise InvalidInput(
             f"there is too little room for {out}",
-            received=f"{free:,} bytes are free",
-            allowed=f"{num_bytes:,} bytes or more",
-            next_step="free some space, name a folder on another disk, or ask for a lower --rank",
+            received=f"{size_in_bytes(free)} are free",
+            allowed=f"{size_in_bytes(num_bytes)} or more",
+            next_step="free some space, or name a folder on another disk",
         )
 
 
