@@ -23,7 +23,7 @@ peftkit merge RUN --out DIR [--dtype float32] [--base ROUTE] [--rows 64] [OPTION
   --base ROUTE        where the base was quantised, what lies under the update:
                       dequantized  what it was trained against (default)
                       original     the weights before they were packed
-                      requantized  the first, packed again: outputs move, and no bound holds
+                      requantized  original, packed again: outputs move, and no bound holds
   --rows N            validation rows that prove it, in a fresh process (default 64)
   --overwrite         replace an earlier merge in DIR
   --allow-other-base  merge into a base that has changed since

@@ -11,7 +11,8 @@ rounds once, to the number format asked for:
 
 What is under the update, where the adapter was trained on packed weights Q(W), is a choice: W as it
 was (`original`), what Q(W) stands for (`dequantized`: what the adapter was trained against), or the
-sum packed again (`requantized`).
+original sum packed again (`requantized`: Q(W + s B A); to pack what Q(W) stands for would lose most
+of the update, which is smaller than the steps between the values that four bits can hold).
 """
 
 from peftkit.merging.folding import fold

@@ -168,8 +168,7 @@ def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset)
     predictor: Any = saved.predictor
     bench = predictor.bench
     write_beside(saved, request, folder)
-    quantised = request.base in ("dequantized", "requantized")
-    weights = unpacked(bench.backbone.model) if quantised else {}
+    weights = unpacked(bench.backbone.model) if request.base == "dequantized" else {}
     predictor.model = bench.backbone.model = None
     base = bench.backbone.location.folder
     plan = plan_shards(bench, request.run) if request.base == "plain" else None
