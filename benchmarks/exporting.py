@@ -76,10 +76,10 @@ def recipe_of(case: Case, *, smoke: bool) -> Recipe:
 
 def row(name: str, case: Case, args: argparse.Namespace, folder: Path) -> list[str]:
     """Lines of the table: one a size of batch."""
-    from peftkit.adapted import load_adapted
-    from peftkit.exporting import export
+    from peftkit.exporting.adapted import load_adapted
+    from peftkit.exporting.onnx_model import OnnxModel
+    from peftkit.exporting.performing import export
     from peftkit.formats.onnx import ONNX
-    from peftkit.onnx_model import OnnxModel
 
     run(recipe_of(case, smoke=args.smoke), folder / "run", limit=64)
     found = export(folder / "run", ONNX(), folder / "onnx", rows=args.rows)

@@ -115,7 +115,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 def _elsewhere(name: str, *, recipe: bool = False, loud: bool = False) -> Command:
-    """A command with a module of its own, `NAME_command`, which has its USAGE and a function.
+    """A command with a module of its own below `peftkit.commands`: its USAGE and a function.
 
     Args:
         name: Of the command.
@@ -124,7 +124,7 @@ def _elsewhere(name: str, *, recipe: bool = False, loud: bool = False) -> Comman
     """
 
     def command(argv: list[str]) -> int:
-        module = importlib.import_module(f"peftkit.{name}_command")
+        module = importlib.import_module(f"peftkit.commands.{name}")
         if _wants_help(argv, module.USAGE, recipe=recipe):
             return 0
         if not loud:

@@ -117,7 +117,7 @@ def _exported(bench: Workbench, manifest: dict[str, Any]) -> Predictor:
             allowed="the folder of a run, one that `peftkit merge` wrote, or an export to onnx",
             next_step="use the folder that it was exported from",
         )
-    from peftkit.onnx_model import onnx_predictor
+    from peftkit.exporting.onnx_model import onnx_predictor
 
     bench.stand_alone(manifest["backbone"]["fingerprint"])
     return onnx_predictor(bench, virtual_tokens=about["virtual_tokens"])

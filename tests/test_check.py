@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from peftkit.backbones._twin import twin_folder
-from peftkit.check_command import examine
 from peftkit.checks import Finding, check_data, check_rows
 from peftkit.checks._split import Split
+from peftkit.commands.check import examine
 from peftkit.errors import InvalidInput
 from peftkit.evaluate import IGNORED
 from peftkit.recipe import Recipe

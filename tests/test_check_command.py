@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from peftkit.check_command import examine
 from peftkit.cli import main
+from peftkit.commands.check import examine
 from peftkit.recipe import Recipe
 from peftkit.reporting.checked import print_rows
 from toys import write_lines

@@ -98,8 +98,8 @@ def test_one_changed_weight_in_the_file_is_caught(trained: Trained, in_onnx: Tra
     import onnx
     from onnx import numpy_helper
 
-    from peftkit.adapted import load_adapted
     from peftkit.errors import VerificationFailed
+    from peftkit.exporting.adapted import load_adapted
     from peftkit.formats.onnx import ONNX
 
     run, out = load_adapted(trained("classifier")), in_onnx("classifier")

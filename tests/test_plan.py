@@ -13,6 +13,7 @@ from rich.console import Console
 
 from conftest import ROOT
 from peftkit.cli import main
+from peftkit.commands.plan import EXTRAS, make_request
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.flags import read_flags
 from peftkit.memory import pool
@@ -34,7 +35,6 @@ from peftkit.memory.plan import (
 )
 from peftkit.memory.prediction import Forecast, Prediction
 from peftkit.memory.timeline import Timeline
-from peftkit.plan_command import EXTRAS, make_request
 from peftkit.recipe import Recipe
 from peftkit.reporting.planned import PlanTable, Ticker, bar, describe_way, gib, shares
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from peftkit.cli import main
+from peftkit.commands.study import make_study
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.study import Study
 from peftkit.study.rates import factors
-from peftkit.study_command import make_study
 from peftkit.verdict import Verdict
 from toy_runs import FACTS, PRELOAD, TUNED, install, runs
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
     from peftkit.verification import Agreement
 
 

@@ -20,7 +20,7 @@ from peftkit.record import CONTINUED
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 CONFIG = "adapter_config.json"
 FILES = (CONFIG, "adapter_model.safetensors")

@@ -23,7 +23,7 @@ from peftkit.formats._format import Format
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 # Of these, torch.__trace takes longer than all the rest where somebody listens.
 LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "transformers")

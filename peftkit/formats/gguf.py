@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 FILE = "model.gguf"
 CONVERTER = "convert_hf_to_gguf.py"

@@ -15,7 +15,7 @@ from peftkit.formats._format import Format
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
     from peftkit.verification import Agreement
 
 

@@ -15,7 +15,7 @@ from peftkit.errors import Unsupported
 from peftkit.formats.gguf import FILE, GGUF
 
 if TYPE_CHECKING:
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 ASKED = "{{ .Prompt }}"
 

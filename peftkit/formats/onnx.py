@@ -16,7 +16,7 @@ from peftkit.formats._traced import TracedFormat, axes
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ONNX(TracedFormat):
         from transformers.exporters.configs import OnnxConfig
         from transformers.exporters.exporter_onnx import OnnxExporter
 
-        from peftkit.onnx_model import FILE
+        from peftkit.exporting.onnx_model import FILE
 
         options = OnnxConfig(dynamic=True, dynamic_shapes=shapes)
         program = OnnxExporter().export(model, inputs, options).program
@@ -37,7 +37,7 @@ class ONNX(TracedFormat):
         OnnxExporter.save_program(program, folder / FILE)
 
     def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
-        from peftkit.onnx_model import FILE, OnnxModel
+        from peftkit.exporting.onnx_model import FILE, OnnxModel
 
         return run.answers(OnnxModel(folder / FILE))
 

@@ -15,7 +15,7 @@ from peftkit.formats._traced import TracedFormat
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 FILE = "model.pt2"
 

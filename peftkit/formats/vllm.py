@@ -15,7 +15,7 @@ from peftkit.errors import Unsupported
 from peftkit.formats._stock import AdapterFormat, read_config
 
 if TYPE_CHECKING:
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
 
 # vllm/config/lora.py, MaxLoRARanks: what --max-lora-rank may be.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -13,9 +13,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from peftkit import parts
+from peftkit.commands._plan_request import EXTRAS, Request, make_request
 from peftkit.flags import read_flags
 from peftkit.memory import plan
-from peftkit.plan_request import EXTRAS, Request, make_request
 
 if TYPE_CHECKING:
     from peftkit.memory.plan import Cell, Row, Way

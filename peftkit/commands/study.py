@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit import compare_command
-from peftkit.compare_command import LADDER, seeds_of, size_of
+from peftkit.commands import compare
+from peftkit.commands.compare import LADDER, seeds_of, size_of
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
 from peftkit.overrides import read_mapping
@@ -38,7 +38,7 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
 """
 OUT = "out/study"
 EXTRAS: dict[str, Any] = {
-    **{name: kind for name, kind in compare_command.EXTRAS.items() if name != "dry_run"},
+    **{name: kind for name, kind in compare.EXTRAS.items() if name != "dry_run"},
     "tasks": tuple[str, ...],
     "backbones": tuple[str, ...],
     "noise_at": tuple[str, ...],

@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapted import ROWS, load_adapted
+from peftkit.exporting.adapted import ROWS, load_adapted
 from peftkit.placing import require_free, require_room, whole_folder
 from peftkit.record import MANIFEST, write_atomically
 
 if TYPE_CHECKING:
-    from peftkit.adapted import AdaptedRun
+    from peftkit.exporting.adapted import AdaptedRun
     from peftkit.formats import Format
     from peftkit.verification import Agreement
 

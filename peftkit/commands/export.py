@@ -52,8 +52,8 @@ def export_command(argv: list[str]) -> None:
     if own.get("rows", 1) < 1:
         raise InvalidInput("nothing can be compared", received=f"--rows {own['rows']}")
     chosen = make_format(own["format"], llama_cpp=own.get("llama_cpp"))
-    from peftkit.adapted import ROWS
-    from peftkit.exporting import export
+    from peftkit.exporting.adapted import ROWS
+    from peftkit.exporting.performing import export
 
     found = export(
         argv[0], chosen, own["out"],

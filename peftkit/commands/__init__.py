@@ -1,0 +1,1 @@
+"""Commands of `peftkit`, one a file: USAGE, and a function that reads its arguments and prints."""
