@@ -73,6 +73,7 @@ def merged_card(manifest: dict[str, Any], body: dict[str, Any] | None) -> str:
         f"An adapter merged into its base by peftkit: in float32, cast once to {facts['dtype']}."
         f"{base}",
         "",
+        *_warning(facts.get("head_reads")),
         f"Against the adapted model, on {found['num_rows']} vectors of logits of validation rows:",
         "",
         "| measure | value |",
@@ -89,6 +90,14 @@ def merged_card(manifest: dict[str, Any], body: dict[str, Any] | None) -> str:
         lines += [*_metrics(record), *_costs(record), *_data(record, manifest["labels"])]
         lines += _recipe(record.recipe)
     return _front(recipe, "transformers") + "\n".join(lines)
+
+
+def _warning(reads: str | None) -> list[str]:
+    """For those who would load it without peftkit."""
+    if reads is None:
+        return []
+    said = f"its head reads the {reads} of the tokens, which transformers' own head does not."
+    return [f"**Load it with peftkit**: {said}", ""]
 
 
 def _front(recipe: dict[str, Any], library: str) -> str:

@@ -14,7 +14,7 @@ from peftkit.backbones._load import load, outline, outline_files
 from peftkit.backbones._loaded import Head, LoadedBackbone
 from peftkit.backbones._locate import Location, locate, model_type
 from peftkit.backbones._offload import bring_back, offload
-from peftkit.backbones._pooling import declare_pooling, mask_frames, pool_vectors
+from peftkit.backbones._pooling import declare_pooling, mask_frames, pool_vectors, unlike_stock
 from peftkit.backbones._processor import load_tokenizer
 from peftkit.backbones._quantized import dense_stand_ins, packed_layers
 from peftkit.backbones._twin import toy_tokenizer
@@ -51,4 +51,5 @@ __all__ = [
     "read_packed",
     "reader",
     "toy_tokenizer",
+    "unlike_stock",
 ]

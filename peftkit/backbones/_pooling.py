@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from peftkit.backbones._loaded import LoadedBackbone
     from peftkit.backbones._locate import Location
     from peftkit.settings import Backbone
 
@@ -50,6 +51,12 @@ def stock_pooling(config: Any) -> Pooling | None:
     causal = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last" if causal and not masked else "first"
+
+
+def unlike_stock(backbone: LoadedBackbone) -> Pooling | None:
+    """What the head of `backbone` reads, where transformers' own would read something else."""
+    stock = stock_pooling(backbone.model.config)
+    return None if backbone.pooling in (None, stock) else backbone.pooling
 
 
 def pool_hidden_states(model: Any, pooling: Pooling | None) -> None:

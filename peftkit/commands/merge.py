@@ -72,6 +72,11 @@ def _told(done: Merged) -> str:
         ("on disk", quantities.size_in_bytes(done.num_bytes)),
         ("saved", f"{done.folder} (use it: peftkit predict {done.folder} --text ...)"),
     ]
+    if done.reads:
+        note = f"the head reads the {done.reads} of the tokens, which transformers' own does not"
+        lines.append(
+            ("note", f"{note}: load it with peftkit, or train with --backbone.pooling model")
+        )
     return "".join(f"{name:11} {text}\n" for name, text in lines)
 
 

@@ -53,7 +53,7 @@ class AdapterFormat(Format):
                 f"{kind} is a tuner of peftkit's own, which PEFT alone does not load. Next: "
                 "--format onnx or torch."
             )
-        _require_stock_head(run)
+        require_stock_head(run)
 
     def write(self, run: AdaptedRun, folder: Path) -> None:
         for name in FILES:
@@ -108,18 +108,17 @@ def _peft_knows(kind: str) -> bool:
     return kind in found and found[kind].__module__.startswith("peft.")
 
 
-def _require_stock_head(run: AdaptedRun) -> None:
+def require_stock_head(run: AdaptedRun) -> None:
     """Raise unless transformers' own head reads what the run's reads."""
-    from peftkit.backbones._pooling import stock_pooling
+    from peftkit.backbones import unlike_stock
 
     backbone = run.bench.backbone
-    stock = stock_pooling(backbone.model.config)
-    if backbone.pooling != stock and backbone.pooling is not None:
+    if reads := unlike_stock(backbone):
         raise Unsupported(
-            f"the head of this run reads the {backbone.pooling} of the tokens, and that of "
-            f"{type(backbone.model).__name__} in transformers reads the {stock}: loaded without "
-            "peftkit the adapter would answer otherwise. Next: --format onnx or torch, or train "
-            "with --backbone.pooling model."
+            f"the head of this run reads the {reads} of the tokens, and that of "
+            f"{type(backbone.model).__name__} in transformers does not: loaded without peftkit it "
+            "would answer otherwise. Next: --format onnx or torch, or train with "
+            "--backbone.pooling model."
         )
     if backbone.pooling == "last" and run.bench.virtual_tokens:
         raise Unsupported(

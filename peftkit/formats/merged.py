@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.formats._format import Format
+from peftkit.formats._stock import require_stock_head
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ class Merged(Format):
     def check(self, run: AdaptedRun) -> None:
         from peftkit.merging.request import check_request
 
+        require_stock_head(run)
         check_request(run.folder, run.folder.with_name(f".{run.folder.name}-merged"))
 
     def write(self, run: AdaptedRun, folder: Path) -> None:

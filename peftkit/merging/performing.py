@@ -44,6 +44,8 @@ class Merged:
             that is the adapted model itself, or the merged one is packed again.
         num_bytes: Of the folder.
         seconds: Wall seconds of the merge itself, and of its verification.
+        reads: What the head reads of the tokens, where transformers' own head reads something else:
+            without peftkit the model would then answer otherwise.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Merged:
     to_unmerged: Comparison | None
     num_bytes: int
     seconds: dict[str, float]
+    reads: str | None = None
 
     def binds(self, comparison: Comparison) -> bool:
         """Whether a comparison had to hold."""
@@ -66,6 +69,7 @@ class Merged:
             "to_adapted": self.to_adapted.to_dict(),
             "to_unmerged": self.to_unmerged.to_dict() if self.to_unmerged else None,
             "num_bytes": self.num_bytes,
+            "head_reads": self.reads,
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
         }
 
@@ -98,6 +102,7 @@ def merge_run(
         Unsupported: The method has no place in a backbone's weights.
         VerificationFailed: The merged model is not the adapted one; nothing is left of it.
     """
+    from peftkit.backbones import unlike_stock
     from peftkit.merging.check import check
     from peftkit.merging.observing import observe
     from peftkit.saved import load_run
@@ -110,6 +115,7 @@ def merge_run(
     predictor: Any = saved.predictor
     size = predictor.bench.backbone.total_parameters * BYTES[request.dtype]
     require_room(request.out, 1.1 * size)  # a tokenizer and a card go with it
+    reads = unlike_stock(predictor.bench.backbone)
     rows = validation_rows(saved, num_rows)
     adapted = observe(saved, rows)
     clock.lap("verify")
@@ -122,7 +128,7 @@ def merge_run(
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         done = Merged(
             folder=request.out, request=request, to_adapted=to_adapted, to_unmerged=to_unmerged,
-            num_bytes=size, seconds=clock.seconds,
+            num_bytes=size, seconds=clock.seconds, reads=reads,
         )  # fmt: skip
         from peftkit.merging.describing import write_facts
 
