@@ -27,7 +27,7 @@ from peftkit.device import (
     resolve_precision,
 )
 from peftkit.distributed import is_first, num_processes, require_even_batches
-from peftkit.environment import environment
+from peftkit.environment import environment, spare_imports
 from peftkit.fingerprints import fingerprints
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -105,6 +105,10 @@ def run(
         )  # fmt: skip
         meter = Meter()
         if recipe.method.needs_backbone:
+            import peft  # noqa: F401
+            import transformers.trainer  # noqa: F401
+
+            spare_imports()
             with meter.phase("load"):
                 bench.backbone  # noqa: B018  # loads on first use
             remarks = recipe.task.remarks(data, bench.backbone)

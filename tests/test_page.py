@@ -14,8 +14,8 @@ import pytest
 
 from peftkit.cli import main
 from peftkit.record import Record
-from peftkit.reporting import report
-from peftkit.reporting.page import PAGE
+from peftkit.reporting.page import PAGE, write_page
+from peftkit.verdict.from_table import read_studied
 
 pytest.importorskip("vl_convert", reason="the extra html is not installed")
 
@@ -66,9 +66,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(folder: Path) -> str:
-    report(folder)
-    return (folder / PAGE).read_text(encoding="utf-8")
+def written(folder: Path, *more: Path, **how: Any) -> str:
+    """The page alone: a report's plots take longer than all of these tests."""
+    path = write_page(folder, [read_studied(each) for each in (more or (folder,))], **how)
+    return path.read_text(encoding="utf-8")
 
 
 def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
@@ -93,8 +94,7 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
 
 
 def test_a_price_is_what_a_point_over_the_untrained_backbone_takes(folder: Path) -> None:
-    report(folder, price_per_hour=36.0)
-    page = (folder / PAGE).read_text(encoding="utf-8")
+    page = written(folder, price_per_hour=36.0)
     row = re.search(r"<code>full</code></td>(?:<td[^>]*>[^<]*</td>){6}</tr>", page)
     assert row is not None
     gain, seconds, joules, peak, megabytes, money = re.findall(r">([^<]*)</td>", row[0])[1:]
@@ -160,14 +160,12 @@ def test_methods_are_summed_up_over_tasks_where_there_are_enough(tmp_path: Path)
                 found = record(method, 64, seed)
                 found.data["fingerprint"] = str(number) * 8
                 found.write(folder / "records" / f"{found.key}.json")
-    report(*folders, out=tmp_path / "all")
-    page = (tmp_path / "all" / PAGE).read_text(encoding="utf-8")
+    page = written(tmp_path, *folders)
     section = page[page.index("<h1>Across tasks") : page.index("</table>")]
     cells = dict(re.findall(r"<code>(\w+)</code></td>.*?([\d-]+)</td></tr>", section))
     assert cells["none"] == "100"
     assert cells["full"] == "-"
-    report(*folders[:4], out=tmp_path / "few")
-    assert "Across tasks" not in (tmp_path / "few" / PAGE).read_text(encoding="utf-8")
+    assert "Across tasks" not in written(tmp_path, *folders[:4])
 
 
 def test_two_reports_of_the_same_records_are_the_same_bytes(folder: Path) -> None:

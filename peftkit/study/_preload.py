@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 
+from peftkit.environment import spare_imports
 from peftkit.study._worker import GUARD, PRELOAD, die_with_parent
 
 
@@ -26,6 +27,7 @@ def _serve() -> None:
     for name in filter(None, os.environ.pop(PRELOAD, "").split(",")):
         with contextlib.suppress(Exception):  # the cell that needs it reports the error
             importlib.import_module(name)
+    spare_imports()
 
 
 _serve()

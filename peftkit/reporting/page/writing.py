@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -48,13 +49,7 @@ def write_page(
     Raises:
         InvalidInput: The extra `html`, which has the charts' library, is not installed.
     """
-    try:
-        from vl_convert import javascript_bundle
-    except ImportError as error:
-        raise InvalidInput(
-            "the charts of report.html need vl-convert-python",
-            next_step="pip install 'peftkit[html]'",
-        ) from error
+    bundle = _bundle()
     sections = [
         _Section(number, group, each.folder, price_per_hour)
         for number, (each, group) in enumerate(
@@ -69,10 +64,23 @@ def write_page(
         title=text(f"peftkit: {title}"),
         body="\n".join(body),
         charts=json.dumps(specifications, allow_nan=False).replace("</", "<\\/"),
-        bundle=javascript_bundle(_EXPORTS).replace("</script", "<\\/script"),
+        bundle=bundle,
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
+
+
+@functools.cache
+def _bundle() -> str:
+    """The charts' library as one script; to put it together takes seconds."""
+    try:
+        from vl_convert import javascript_bundle
+    except ImportError as error:
+        raise InvalidInput(
+            "the charts of report.html need vl-convert-python",
+            next_step="pip install 'peftkit[html]'",
+        ) from error
+    return str(javascript_bundle(_EXPORTS)).replace("</script", "<\\/script")
 
 
 def _across(tables: Sequence[Table]) -> str:
