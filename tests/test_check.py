@@ -495,6 +495,7 @@ def test_a_run_notes_what_the_check_warned_of(tmp_path: Path) -> None:
     assert record.data["checks"] == [{"check": "test rows in train", "count": 2, "note": note}]
 
 
+@pytest.mark.matrix
 def test_a_comparison_checks_once_and_its_table_tells_once(tmp_path: Path) -> None:
     from peftkit.reporting.summary import summarise
     from peftkit.study import compare

@@ -122,8 +122,10 @@ def test_one_changed_weight_in_the_file_is_caught(trained: Trained, in_onnx: Tra
 
 
 @pytest.mark.parametrize(
-    ("kind", "method"), [("tagger", "prompt_tuning"), ("decoder", "prefix_tuning")]
-)
+    ("kind", "method"),
+    [("tagger", "prompt_tuning"),
+     pytest.param("decoder", "prefix_tuning", marks=pytest.mark.matrix)],
+)  # fmt: skip
 def test_a_torch_program_holds_what_does_not_fold(
     kind: str, method: str, trained: Trained, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_published_classifier_keeps_its_head_and_its_answers(shared: Path) -> 
     assert found.total_parameters == sum(p.numel() for p in stock.vit.parameters())
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(1200)
 def test_a_run_on_real_images_with_a_real_backbone(shared: Path, tmp_path: Path) -> None:
     """60 test images of sign_digits; ImageNet's features know hands well above chance."""

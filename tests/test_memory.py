@@ -221,7 +221,14 @@ def test_prediction_is_what_is_counted(
     assert step_memory(bench)["predicted_memory_bytes"]["peak"] == expected.peak_bytes
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "prompt_tuning", "last_layers", "bottleneck"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "lora",
+        "prompt_tuning",
+        *(pytest.param(m, marks=pytest.mark.matrix) for m in ("full", "last_layers", "bottleneck")),
+    ],
+)
 @pytest.mark.parametrize(
     "training",
     [{}, {"gradient_checkpointing": True},

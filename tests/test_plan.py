@@ -521,6 +521,7 @@ def test_json_holds_every_row_with_its_parts(
     assert "failed" not in statuses.values()
 
 
+@pytest.mark.matrix
 def test_the_table_is_the_same_when_rows_are_remembered(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

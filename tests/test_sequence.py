@@ -79,6 +79,7 @@ def head_of(model: Any) -> dict[str, torch.Tensor]:
 # ---- the matrix is what one gets by hand
 
 
+@pytest.mark.matrix
 def test_full_stages_are_two_runs_and_the_old_head_on_the_new_body(
     recipes: Callable[..., list[Recipe]], data: dict[str, str], tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_one_head_serves_data_sets_of_the_very_same_classes(
     assert matrix.datasets == ("A", "A2")
 
 
+@pytest.mark.matrix
 def test_rows_of_chance_and_of_the_bare_backbone(
     recipes: Callable[..., list[Recipe]], tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_rows_of_chance_and_of_the_bare_backbone(
     assert matrix.chance == tuple(record.data["chance"] for record in bare)
 
 
+@pytest.mark.matrix
 def test_language_models_are_carried_whole(tmp_path: Path) -> None:
     texts = {"one": "pay the bank", "two": "plot the axis of the matrix"}
     stages = []

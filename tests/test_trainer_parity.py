@@ -113,7 +113,7 @@ def require_equal(ours: list[float], plain: list[float]) -> None:
     assert ours == pytest.approx(plain, rel=1e-4)
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [pytest.param(1, marks=pytest.mark.matrix), 2])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("method", METHODS)
 def test_instruction_is_sft(
@@ -167,7 +167,7 @@ def test_a_chat_is_sft_with_the_same_template(
     require_equal(ours, curve(trainer))
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [pytest.param(1, marks=pytest.mark.matrix), 2])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("method", METHODS)
 def test_preference_is_dpo(
