@@ -128,7 +128,7 @@ def cells(methods: tuple[str, ...]) -> Any:
         for family in FAMILIES
         if (method, family) not in UNSUPPORTED[task]
     ]
-    return pytest.mark.parametrize(("method", "family", "task"), parameters(every, share=7))
+    return pytest.mark.parametrize(("method", "family", "task"), parameters(every, share=13))
 
 
 # ---- what is looked at

@@ -231,7 +231,7 @@ def test_every_method_sees_the_same_batches(fitted: Callable[..., Fitted], famil
     assert family != "bert" or done["linear_probe"].labels
 
 
-@pairs(ATTACHED, share=7)
+@pairs(ATTACHED, share=13)
 def test_checkpointing_changes_no_result_or_is_refused(
     make_bench: Callable[..., Any], method: str, family: str
 ) -> None:

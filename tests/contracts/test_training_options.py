@@ -53,7 +53,7 @@ def computed_in(bench: Any) -> set[torch.dtype]:
     return seen
 
 
-@pairs(METHODS, share=7)
+@pairs(METHODS, share=13)
 def test_trains_in_bfloat16_accumulating_and_clipping_and_survives_saving(
     make_bench: Callable[..., Any], norms: list[float], method: str, family: str
 ) -> None:
@@ -115,7 +115,7 @@ WHOLE = {"steps": STEPS, "order": "random", "learning_rate": 0.01, "batch_size":
 HALVES = {**WHOLE, "batch_size": 2, "gradient_accumulation": 2}
 
 
-@pairs(GRADIENT_TRAINED, share=7)
+@pairs(GRADIENT_TRAINED, share=13)
 def test_two_passes_of_two_are_a_step_of_four(
     make_bench: Callable[..., Any], norms: list[float], method: str, family: str
 ) -> None:
