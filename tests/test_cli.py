@@ -166,6 +166,7 @@ def test_a_learning_rate_that_diverges_is_said_with_status_1(
     assert "--training.learning-rate" in capsys.readouterr().err
 
 
+@pytest.mark.matrix  # the demo of the README; `test_killed` runs real cells as well
 def test_compare_and_report_make_the_table(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,7 +175,13 @@ def test_costs_are_measured_and_described(finished: tuple[Record, Path]) -> None
     assert record.backbone["total_parameters"] == 27072
 
 
-@pytest.mark.parametrize("method", parts.find("method"))
+OFTEN = ("none", "linear_probe", "prompt_tuning", "lora", "full", "tfidf")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [m if m in OFTEN else pytest.param(m, marks=pytest.mark.matrix) for m in parts.find("method")],
+)
 def test_every_method_runs_and_answers_again_from_its_folder(
     recipe: Callable[..., Recipe], tmp_path: Path, method: str
 ) -> None:

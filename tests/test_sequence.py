@@ -258,6 +258,7 @@ def test_killed_and_called_again_it_goes_on_after_the_last_finished_stage(
     assert again.bare == undisturbed.bare
 
 
+@pytest.mark.matrix
 def test_a_folder_of_another_sequence_is_refused(
     recipes: Callable[..., list[Recipe]], tmp_path: Path
 ) -> None:
