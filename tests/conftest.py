@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import ipaddress
 import os
 import signal
@@ -115,6 +116,13 @@ def _nobody_tried_the_network(_network_is_blocked: None) -> Iterator[None]:
     assert not _attempts, f"tried to connect to {', '.join(_attempts)}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collection_passes_over_what_is_there() -> None:
+    """A run collects garbage five times, half a second each if all that was imported is walked."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> None:
     """What a shell puts in the background starts with SIGINT ignored, and so do its children."""
@@ -191,8 +199,6 @@ def libraries() -> None:
     A meter collects garbage before each phase, which takes a third of a second a time as long as
     it walks over all the modules of torch and transformers.
     """
-    import gc
-
     import peft  # noqa: F401
     import torch
     import transformers
