@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.backbones import locate
-from peftkit.cards import run_card
 from peftkit.checks import warnings_of
-from peftkit.cost import (
-    Meter,
-    adapter_bytes,
-    inference_costs,
-    step_memory,
-    train_flops_per_example,
-)
+from peftkit.cost import Meter
 from peftkit.device import (
     is_out_of_memory,
     require_offload,
     require_optimizer,
     resolve_precision,
 )
-from peftkit.distributed import is_first, num_processes, require_even_batches
-from peftkit.environment import environment, spare_imports
-from peftkit.fingerprints import fingerprints
+from peftkit.distributed import is_first, require_even_batches
+from peftkit.environment import spare_imports
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
-from peftkit.record import MANIFEST, Record, record_key, write_atomically
+from peftkit.recording import costs_of, describe_data, record_of, write_manifest
 from peftkit.tracking import require_trackers
 from peftkit.workbench import Workbench
 
@@ -40,8 +30,8 @@ if TYPE_CHECKING:
 
     from peftkit.predictors import Predictor
     from peftkit.recipe import Recipe
+    from peftkit.record import Record
     from peftkit.tasks import Progress, TaskData
-    from peftkit.tasks._task import Predictions
 
 
 def run(
@@ -87,8 +77,7 @@ def run(
     """
     import torch
 
-    require_optimizer(recipe.training.optimizer)
-    require_offload(recipe.backbone.offload)
+    _require_machine(recipe)
     require_trackers(report_to)
     require_even_batches(recipe.training.batch_size)
     torch.set_num_threads(recipe.training.threads)
@@ -105,14 +94,8 @@ def run(
         )  # fmt: skip
         meter = Meter()
         if recipe.method.needs_backbone:
-            import peft  # noqa: F401
-            import transformers.trainer  # noqa: F401
-
-            spare_imports()
-            with meter.phase("load"):
-                bench.backbone  # noqa: B018  # loads on first use
-            remarks = recipe.task.remarks(data, bench.backbone)
-            data = bench.data = dataclasses.replace(data, notes=(*data.notes, *remarks))
+            _load(bench, meter)
+        data = bench.data
         findings = warnings_of(bench, kept_in=features_folder)
         forgetting = Forgetting.begin(bench)
         with meter.phase("train"), allocations(folder if memory_profile else None):
@@ -125,18 +108,36 @@ def run(
         predictor.save(saved)
         if memory_profile:
             _draw_memory(bench, folder)
-        record = _record(
+        record = record_of(
             bench,
             predictions=predictions,
             metrics={"test": dict(metrics), "validation": dict(validation)},
-            costs=_costs(bench, meter, predictor, saved) | forgetting.costs(predictor),
+            costs=costs_of(bench, meter, predictor, saved) | forgetting.costs(predictor),
             more_of_data=forgetting.text | {"checks": findings},
         )
         if keep and is_first():
-            _write_manifest(folder, record, bench)
+            write_manifest(folder, record, bench)
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
+
+
+def _require_machine(recipe: Recipe) -> None:
+    """Refuse what this machine cannot do."""
+    require_optimizer(recipe.training.optimizer)
+    require_offload(recipe.backbone.offload)
+
+
+def _load(bench: Workbench, meter: Meter) -> None:
+    """Load the backbone, measured; what the task remarks on it goes to the notes of the data."""
+    import peft  # noqa: F401
+    import transformers.trainer  # noqa: F401
+
+    spare_imports()
+    with meter.phase("load"):
+        bench.backbone  # noqa: B018  # loads on first use
+    remarks = bench.recipe.task.remarks(bench.data, bench.backbone)
+    bench.data = dataclasses.replace(bench.data, notes=(*bench.data.notes, *remarks))
 
 
 def _fit(bench: Workbench) -> Predictor:
@@ -154,37 +155,6 @@ def _draw_memory(bench: Workbench, folder: Path) -> None:
         draw(bench.trained.memory, folder)
     else:
         bench.notes.append("no training step was counted, so there is no memory profile")
-
-
-def _record(
-    bench: Workbench,
-    *,
-    predictions: Predictions,
-    metrics: dict[str, dict[str, float]],
-    costs: dict[str, Any],
-    more_of_data: dict[str, Any],
-) -> Record:
-    """The record of a finished run."""
-    recipe, data = bench.recipe, bench.data
-    return Record(
-        key=_key(recipe, bench, data),
-        recipe=recipe.to_dict(),
-        status="done",
-        metrics=metrics,
-        predictions=predictions,
-        history=bench.trained.history if bench.trained else [],
-        costs=costs,
-        data=_describe_data(data) | more_of_data,
-        backbone=_describe_backbone(bench),
-        environment={
-            **environment(),
-            "threads": recipe.training.threads,
-            **({"processes": num_processes()} if num_processes() > 1 else {}),
-            "precision": resolve_precision(recipe.training.precision),
-        },
-        notes=[*data.notes, *bench.notes, *(found["note"] for found in more_of_data["checks"])],
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
 
 
 def _first_rows(data: TaskData, limit: int) -> TaskData:
@@ -206,13 +176,12 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InvalidInput: The recipe does not fit its data or this machine.
     """
-    require_optimizer(recipe.training.optimizer)
-    require_offload(recipe.backbone.offload)
+    _require_machine(recipe)
     data = recipe.override({"task.size": None, "task.label_noise": 0.0}).task.load(seed=0)
     location = locate(recipe.backbone)
     weights = sum(path.stat().st_size for path in location.folder.glob("*.safetensors"))
     return {
-        "data": _describe_data(data),
+        "data": describe_data(data),
         "backbone": {
             "name": location.name,
             "fingerprint": location.fingerprint,
@@ -220,89 +189,3 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         },
         "precision": resolve_precision(recipe.training.precision),
     }
-
-
-def _key(recipe: Recipe, bench: Workbench, data: TaskData) -> str:
-    precision = resolve_precision(recipe.training.precision)
-    own = recipe.fingerprint(precision=precision)
-    return record_key(own, data.fingerprint, bench.weights_fingerprint)
-
-
-def _describe_data(data: TaskData) -> dict[str, Any]:
-    """What a record says of its data."""
-    return {
-        "source": data.source,
-        "fingerprint": data.fingerprint,
-        "notes": list(data.notes),
-        "num_train": len(data.train),
-        "num_validation": len(data.validation),
-        "num_test": len(data.test),
-        "num_classes": len(data.labels),
-        "chance": data.chance,
-    }
-
-
-def _describe_backbone(bench: Workbench) -> dict[str, Any]:
-    if not bench.recipe.method.needs_backbone:
-        return {"name": "none", "family": "none", "fingerprint": "", "total_parameters": 0}
-    backbone = bench.backbone
-    return {
-        "name": backbone.location.name,
-        "family": backbone.layers.family,
-        "fingerprint": backbone.location.fingerprint,
-        "total_parameters": backbone.total_parameters,
-        "pooling": backbone.pooling,
-        "quantization": backbone.quantization,
-    }
-
-
-def _costs(bench: Workbench, meter: Meter, predictor: Predictor, folder: Path) -> dict[str, Any]:
-    costs = meter.costs()
-    costs["train_seconds"] -= bench.validation_seconds[0]
-    costs["train_cpu_seconds"] -= bench.validation_seconds[1]
-    parameters = predictor.parameters
-    trained = parameters.method + parameters.head
-    whole = bench.backbone.total_parameters if bench.recipe.method.needs_backbone else 0
-    costs |= {
-        "method_parameters": parameters.method,
-        "head_parameters": parameters.head,
-        "trainable_parameters": trained,
-        "total_parameters": whole,
-        "trainable_share": parameters.method / whole if whole else None,
-        "adapter_bytes": adapter_bytes(folder),
-    }
-    if bench.trained:
-        earlier = bench.costs.get("pretraining_seconds", 0.0)
-        seconds = max(costs["train_seconds"] - earlier, 1e-9)
-        costs["examples_per_second"] = bench.trained.num_examples / seconds
-        costs["tokens_per_second"] = bench.trained.num_tokens / seconds
-        costs["steps"] = bench.trained.steps
-    costs |= step_memory(bench)
-    costs |= bench.costs
-    if bench.features_seconds:
-        costs["features_seconds"] = bench.features_seconds
-    model = getattr(predictor, "model", None)
-    if model is not None and trained:
-        costs["train_flops_per_example"] = train_flops_per_example(bench, model)
-    if bench.recipe.method.needs_backbone:
-        costs |= inference_costs(bench, predictor)
-    return costs
-
-
-def _write_manifest(folder: Path, record: Record, bench: Workbench) -> None:
-    """What is needed to use the folder again: recipe, labels, fingerprints; and a card."""
-    labels = bench.data.labels
-    backbone = dict(record.backbone)
-    if bench.recipe.method.needs_backbone:
-        backbone |= fingerprints(bench.backbone.processor)
-        generation = bench.backbone.location.folder / "generation_config.json"
-        if generation.is_file() and not (folder / generation.name).exists():
-            shutil.copyfile(generation, folder / generation.name)
-    body = {
-        "recipe": record.recipe,
-        "labels": labels,
-        "backbone": backbone,
-        "data": {k: record.data[k] for k in ("source", "fingerprint")},
-    }
-    write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")
-    write_atomically(folder / "README.md", run_card(record, labels))

@@ -124,23 +124,10 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
     order = order_of(schedule.lengths, training, seed=seed)
     watch = Watch(schedule, training, num_steps)
     memory = MemoryWatch(largest_batch(schedule.lengths, order, training)[0])
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(training, schedule, num_steps, seed, learning_rate),
-        train_dataset=schedule.examples,
-        data_collator=schedule.collate,
-        callbacks=[  # counting ends before `watch` evaluates
-            memory, watch, *tracking.callbacks(schedule.trackers, schedule.tracker_folder)
-        ],
+    trainer = _trainer(
+        model, schedule, order, _arguments(training, schedule, num_steps, seed, learning_rate),
+        memory, watch,
     )  # fmt: skip
-    watch.tell = lambda logs: trainer.callback_handler.on_log(
-        trainer.args, trainer.state, trainer.control, logs
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
-    trainer.memory = memory
-    trainer.rate_factor, trainer.num_items = schedule.rate_factor, schedule.num_items
-    trainer.loss_is_scaled_for_ga = True  # by `compute_loss`
     checkpoint = None
     if training.save_every and schedule.folder:
         checkpoint = last_whole_checkpoint(schedule.folder)
@@ -166,6 +153,30 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         best_step=watch.best_step if training.keep_best else None,
         memory=memory.counted,
     )
+
+
+def _trainer(
+    model: nn.Module, schedule: Schedule, order: list[int], arguments: TrainingArguments,
+    memory: MemoryWatch, watch: Watch,
+) -> _Trainer:  # fmt: skip
+    """A `Trainer` with our batches, our loss and those who watch."""
+    trackers = tracking.callbacks(schedule.trackers, schedule.tracker_folder)
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=schedule.examples,
+        data_collator=schedule.collate,
+        callbacks=[memory, watch, *trackers],  # counting ends before `watch` evaluates
+    )
+    watch.tell = lambda logs: trainer.callback_handler.on_log(
+        trainer.args, trainer.state, trainer.control, logs
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.order, trainer.loss, trainer.logits = order, schedule.loss, schedule.logits
+    trainer.memory = memory
+    trainer.rate_factor, trainer.num_items = schedule.rate_factor, schedule.num_items
+    trainer.loss_is_scaled_for_ga = True  # by `compute_loss`
+    return trainer
 
 
 def _point(entry: dict[str, Any]) -> dict[str, Any]:

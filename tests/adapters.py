@@ -24,7 +24,7 @@ def make_run(
     """A run's folder as training leaves it, its trained tensors moved at random instead."""
     import torch
 
-    from peftkit.pipeline import _describe_backbone
+    from peftkit.recording import describe_backbone
     from peftkit.seeds import seeded
 
     bench = make_bench(method, backbone, **options)
@@ -40,7 +40,7 @@ def make_run(
     body = {
         "recipe": bench.recipe.to_dict(),
         "labels": bench.data.labels,
-        "backbone": _describe_backbone(bench),
+        "backbone": describe_backbone(bench),
         "data": {"source": "toy", "fingerprint": bench.data.fingerprint},
     }
     (folder / "peftkit.json").write_text(json.dumps(body), encoding="utf-8")

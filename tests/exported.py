@@ -68,7 +68,7 @@ def leave_run(
     import torch
 
     from peftkit import Recipe
-    from peftkit.pipeline import _describe_backbone
+    from peftkit.recording import describe_backbone
     from peftkit.workbench import Workbench
 
     task, own = KINDS[kind]
@@ -90,7 +90,7 @@ def leave_run(
     body = {
         "recipe": recipe.to_dict(),
         "labels": data.labels,
-        "backbone": _describe_backbone(bench),
+        "backbone": describe_backbone(bench),
         "data": {"source": data.source, "fingerprint": data.fingerprint},
     }
     (out / "peftkit.json").write_text(json.dumps(body), encoding="utf-8")

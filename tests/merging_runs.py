@@ -9,8 +9,8 @@ import torch
 
 from cells import Start, perturb
 from peftkit.backbones import packed_layers
-from peftkit.pipeline import _describe_backbone, _describe_data, _write_manifest
 from peftkit.record import Record
+from peftkit.recording import describe_backbone, describe_data, write_manifest
 from peftkit.seeds import seeded
 
 
@@ -48,10 +48,10 @@ def leave_manifest(bench: Any, folder: Path) -> None:
         key="",
         recipe=bench.recipe.to_dict(),
         status="done",
-        data=_describe_data(bench.data),
-        backbone=_describe_backbone(bench),
+        data=describe_data(bench.data),
+        backbone=describe_backbone(bench),
     )
-    _write_manifest(folder, record, bench)
+    write_manifest(folder, record, bench)
 
 
 def is_packed(model: Any) -> bool:

@@ -47,8 +47,8 @@ class Fault:
 FAULTS = (
     Fault(
         "forgotten freeze", "peftkit/workbench.py",
-        "model = method.attach(backbone)",
-        "model = method.attach(backbone).requires_grad_(True)",
+        "model = found[0] = method.attach(backbone)",
+        "model = found[0] = method.attach(backbone).requires_grad_(True)",
     ),
     Fault(
         "bottleneck leaves the LayerNorms trainable", "peftkit/methods/bottleneck.py",
@@ -77,7 +77,7 @@ FAULTS = (
     ),
     Fault(
         "adapter from the surroundings' random state", "peftkit/workbench.py",
-        'with seeded(self.recipe.seed, "adapter"):', "if True:",
+        'with seeded(self.recipe.seed, "adapter"), self._weights', "with self._weights",
     ),
     Fault(
         "head neither trained nor saved with an adapter", "peftkit/methods/_peft.py",
@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "virtual tokens do not shorten the text", "peftkit/workbench.py",
-        "room -= self.virtual_tokens", "room -= 0",
+        "return int(room) - self.virtual_tokens", "return int(room)",
     ),
     Fault(
         "scratch keeps the pretrained weights", "peftkit/methods/scratch.py",
@@ -143,7 +143,7 @@ FAULTS = (
     ),
     Fault(
         "accumulated gradients not averaged", "peftkit/train.py",
-        "loss * (self.num_items(labels) / num_items_in_batch)", "loss",
+        "share = self.num_items(labels) / num_items_in_batch", "share = 1.0",
         tests="tests/test_train.py", only="",
     ),
     Fault(
@@ -172,8 +172,8 @@ FAULTS = (
         tests=PADDING, only="prompt_tuning-llama",
     ),
     Fault(
-        "left padding left where it is in a reloaded model", "peftkit/workbench.py",
-        "            move_padding_behind(model, restore=backbone.pooling is None)\n", "",
+        "left padding left where it is in a reloaded model", "peftkit/reloading.py",
+        "    move_padding_behind(model, restore=backbone.pooling is None)\n", "",
         tests=PADDING, only="full",
     ),
     Fault(
@@ -230,7 +230,7 @@ FAULTS = (
     ),
     Fault(
         "accumulated gradients of a method not averaged", "peftkit/train.py",
-        "loss * (self.num_items(labels) / num_items_in_batch)", "loss",
+        "share = self.num_items(labels) / num_items_in_batch", "share = 1.0",
         tests=OPTIONS, only="two_passes and lora-bert",
     ),
     Fault(
@@ -260,7 +260,7 @@ FAULTS = (
     ),
     Fault(
         "masks go by the place in a file", "peftkit/tasks/language_modeling.py",
-        'f"{start} {text}"', 'f"{start} {row}"',
+        'f"{start} {text}{again}"', 'f"{start} {row}{again}"',
         tests=TASKS, only="language_modeling",
     ),
     Fault(
@@ -386,7 +386,7 @@ FAULTS = (
         tests=VERDICT, only="each_look",
     ),
     Fault(
-        "a decided size goes on", "peftkit/study/study.py",
+        "a decided size goes on", "peftkit/study/pair.py",
         "decision.is_decided or not compared", "not compared",
         tests="tests/test_study.py", only="adaptive",
     ),

@@ -14,9 +14,9 @@ import pytest
 
 from peftkit import cost, parts
 from peftkit.errors import InvalidInput
-from peftkit.pipeline import MANIFEST, run
+from peftkit.pipeline import run
 from peftkit.recipe import Recipe
-from peftkit.record import Record, read_records
+from peftkit.record import MANIFEST, Record, read_records
 from peftkit.saved import load_run
 
 pytestmark = pytest.mark.usefixtures("libraries")

@@ -18,16 +18,15 @@ from peftkit.errors import InvalidInput, Unsupported
 from peftkit.flags import read_flags
 from peftkit.memory import pool
 from peftkit.memory.device_terms import DeviceTerms
+from peftkit.memory.fitting import NotYet, cheapest
 from peftkit.memory.plan import (
     PURE_BF16,
     Cell,
-    NotYet,
     Outlook,
     Question,
     Row,
     Way,
     cells,
-    cheapest,
     default_methods,
     outlook,
     recipe_of,

@@ -85,6 +85,7 @@ def _in_order(
         rows: Where rows are put as they come.
         ticker: Told how many are there.
     """
+    from peftkit.memory.fitting import NotYet, cheapest
     from peftkit.memory.pool import forecast_rows
 
     left = deque(request.cells)
@@ -97,11 +98,9 @@ def _in_order(
             row = rows[left[0]]
             try:
                 way = (
-                    None
-                    if row.outlook is None or row.outlook.fits
-                    else (plan.cheapest(row, rows, left))
+                    None if row.outlook is None or row.outlook.fits else (cheapest(row, rows, left))
                 )
-            except plan.NotYet:
+            except NotYet:
                 break
             left.popleft()
             yield row, way

@@ -1,13 +1,11 @@
-"""What training would take of a card: methods x precisions x checkpointing, and how to make it fit.
+"""What training would take of a card: methods x precisions x checkpointing.
 
-Rows are pure data: which there are, what a forecast says of each for one card and one batch, and
-which change is the cheapest that lets one fit, read from rows already there.
+Rows are pure data: which there are, and what a forecast says of each for one card and one batch.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -268,61 +266,3 @@ def _split(
             if needed <= limit_bytes:
                 return Way(batch_size=part, accumulation=batch_size // part, total_bytes=needed)
     return None
-
-
-# ---- how to make it fit
-
-
-class NotYet(LookupError):
-    """A row that decides is still being computed."""
-
-
-def cheapest(
-    row: Row, rows: Mapping[Cell, Row], pending: Collection[Cell] = frozenset()
-) -> Way | None:
-    """The first change that lets a row fit, the cheapest in time and quality first.
-
-    Those are: the batch in parts whose gradients are added up; checkpointing; both; then the same
-    three again on a smaller base: bf16 if it is fp32, and nf4.
-
-    Args:
-        row: One that does not fit.
-        rows: What is there already.
-        pending: Rows that will come.
-
-    Returns:
-        None: Nothing of this helps.
-
-    Raises:
-        NotYet: One of `pending` decides.
-    """
-    for changes, cell in _candidates(row.cell):
-        if cell in pending and cell not in rows:
-            raise NotYet(cell)
-        found = rows.get(cell)
-        if found is None or found.outlook is None:
-            continue
-        if found.outlook.fits:
-            return Way(
-                changes=changes,
-                batch_size=found.outlook.batch_size,
-                accumulation=1,
-                total_bytes=found.outlook.total_bytes,
-            )
-        if found.outlook.split is not None:
-            return dataclasses.replace(found.outlook.split, changes=changes)
-    return None
-
-
-def _candidates(cell: Cell) -> Iterator[tuple[tuple[str, ...], Cell]]:
-    bases: list[Precision] = [cell.precision]
-    bases += ["bf16"] if cell.precision == "fp32" else []
-    bases += ["nf4"] if cell.precision != "nf4" else []
-    for base in bases:
-        base_change = () if base == cell.precision else (base,)
-        for checkpointing in (False, True)[cell.checkpointing :]:
-            change = ("checkpointing",) if checkpointing and not cell.checkpointing else ()
-            yield (
-                (*base_change, *change),
-                dataclasses.replace(cell, precision=base, checkpointing=checkpointing),
-            )

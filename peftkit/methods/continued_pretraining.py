@@ -27,6 +27,7 @@ from peftkit.backbones import LoadedBackbone, Pooling, declare_pooling
 from peftkit.bounds import Ge, Gt
 from peftkit.errors import Diverged, InvalidInput, Unsupported
 from peftkit.fields import settle
+from peftkit.methods._handing_over import hand_over, share
 from peftkit.methods._method import Method, Rung
 from peftkit.record import CONTINUED
 
@@ -132,7 +133,7 @@ class ContinuedPretraining(Method):
         own = folder / CONTINUED if (folder / CONTINUED).is_dir() else None
         reading = self._bench(bench, _dataset([]), source="text", backbone=own)
         if own:
-            _hand_over(reading, bench)
+            hand_over(reading, bench)
         again = self.adaptation.reload(bench, folder)
         return _OnOwnBackbone(inner=again, reading=reading, pooling=bench.backbone.pooling)
 
@@ -144,7 +145,7 @@ class ContinuedPretraining(Method):
 
         rows, source = self._rows(bench)
         reading = self._bench(bench, rows, source=source)
-        _share(reading, bench)
+        share(reading, bench)
         blocks, training = len(reading.encode(rows)), reading.recipe.training
         if not blocks:
             raise InvalidInput(f"{source}: nothing to predict", next_step="give --method.text")
@@ -164,7 +165,7 @@ class ContinuedPretraining(Method):
             reading.train(reading.attach(Full()))
         except Diverged as error:
             raise Diverged(f"on text (--method.pretraining-learning-rate): {error}") from error
-        _hand_over(reading, bench)
+        hand_over(reading, bench)
         return reading
 
     def _rows(self, bench: Workbench) -> tuple[Dataset, str]:
@@ -255,49 +256,6 @@ def _check(backbone: LoadedBackbone) -> None:
             f"{type(backbone.model).__name__} was pretrained to restore damaged text, by rules of "
             "its own family that are not known here. Next: choose full, or an adapter."
         )
-
-
-def _pairs(reading: Workbench, bench: Workbench) -> list[tuple[Any, Any]]:
-    """The parameters that the model for text shares with that on `bench`, both.
-
-    That is the backbone proper; the whole model where both predict tokens.
-
-    Raises:
-        Unsupported: One has what the other lacks.
-    """
-    read, own = reading.backbone.model, bench.backbone.model
-    whole = bench.recipe.task.reads == "token"
-    theirs, ours = ("" if whole else f"{m.base_model_prefix}." for m in (read, own))
-    learned, mine = dict(read.named_parameters()), dict(own.named_parameters())
-    # Llama's class for questions calls its body otherwise than its language model.
-    names = {n: ours + n.removeprefix(theirs) for n in learned if n.startswith(theirs)}
-    strange = [n for n, m in names.items() if m not in mine or mine[m].shape != learned[n].shape]
-    if strange or not names:
-        raise Unsupported(
-            f"the layers of {type(read).__name__} are not those of {type(own).__name__} (such as "
-            f"{(strange or [theirs])[0]}). Next: choose full, or an adapter."
-        )
-    return [(learned[name], mine[own_name]) for name, own_name in names.items()]
-
-
-def _share(reading: Workbench, bench: Workbench) -> None:
-    """Keep one copy of the backbone in memory, not two, where the number format is the same."""
-    for learned, mine in _pairs(reading, bench):
-        if learned.dtype == mine.dtype:
-            learned.data = mine.data
-
-
-def _hand_over(reading: Workbench, bench: Workbench) -> None:
-    """Give the backbone on `bench` what was learned of the text.
-
-    Features of the frozen backbone, which other runs share, are no longer those of this one.
-    """
-    import torch
-
-    with torch.no_grad():
-        for learned, mine in _pairs(reading, bench):
-            mine.copy_(learned)
-    bench.features_folder = None
 
 
 def _dataset(texts: list[str]) -> Dataset:

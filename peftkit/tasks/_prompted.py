@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
+from peftkit.tasks._prompt_ids import Continued, chat_ids, cut_to, last_of, plain_ids
 from peftkit.tasks._task import Example, Reads, Task, TaskData
 
 if TYPE_CHECKING:
@@ -137,15 +138,15 @@ class PromptedTask(Task):
             texts = [
                 (before or "") + self._posed(p) for p, before in zip(prompts, befores, strict=True)
             ]
-            split = [_plain_ids(tokenizer, *row) for row in zip(texts, sides, strict=True)]
+            split = [plain_ids(tokenizer, *row) for row in zip(texts, sides, strict=True)]
         else:
             template = self._chat_template(backbone)
             talks = [_with_before(p, before) for p, before in zip(prompts, befores, strict=True)]
             split = [
-                _chat_ids(tokenizer, template, talk, side, row)
+                chat_ids(tokenizer, template, talk, side, row)
                 for row, (talk, side) in enumerate(zip(talks, sides, strict=True))
             ]
-        return [_cut(prompt, sides, max_length, tokenizer) for prompt, sides in split]
+        return [cut_to(prompt, sides, max_length, tokenizer) for prompt, sides in split]
 
     def _posed(self, prompt: str) -> str:
         if self.template is not None:
@@ -216,18 +217,9 @@ class PromptedTask(Task):
                 received=f"{max_length} tokens in all, {self.max_new_tokens} for the answer",
                 next_step="raise --task.max-length, or lower --task.max-new-tokens",
             )
-        example["_asked"] = _last(each.prompt, room, tokenizer)
+        example["_asked"] = last_of(each.prompt, room, tokenizer)
         if len(each.prompt) > room:
             example["_cut"] = (*example["_cut"], "asked")
-
-
-@dataclass(frozen=True)
-class Continued:
-    """Token ids of a prompt, and of each thing that may follow it; "prompt" and "side" if cut."""
-
-    prompt: list[int]
-    sides: list[list[int]]
-    cut: tuple[str, ...] = ()
 
 
 def token_nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -243,72 +235,6 @@ def token_nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     has = labels != IGNORED
     return -selective_log_softmax(logits.float(), labels.where(has, 0)) * has
-
-
-def _plain_ids(
-    tokenizer: Any, text: str, sides: Sequence[str]
-) -> tuple[list[int], list[list[int]]]:
-    end = tokenizer.eos_token
-    ended = [text + (side if side.endswith(end) else side + end) for side in sides if side]
-    wholes = tokenizer(ended)["input_ids"] if ended else []
-    return _parted(_beginning(tokenizer, text), wholes)
-
-
-def _chat_ids(
-    tokenizer: Any, template: str, talk: list[dict[str, str]], sides: Sequence[str], row: int
-) -> tuple[list[int], list[list[int]]]:
-    from jinja2.exceptions import TemplateError
-
-    def ids(messages: list[dict[str, str]], **options: Any) -> list[int]:
-        options |= {"chat_template": template, "tokenize": True, "return_dict": True}
-        return list(tokenizer.apply_chat_template(messages, **options)["input_ids"])
-
-    answers = [[*talk, {"role": "assistant", "content": side}] for side in sides if side]
-    try:
-        return _parted(ids(talk, add_generation_prompt=True), [ids(each) for each in answers])
-    except TemplateError as error:
-        raise InvalidInput(
-            f"the chat template cannot write row {row}",
-            received=f"{', '.join(message['role'] for message in talk)}: {error}",
-            next_step="correct the row, or name another --task.chat-template",
-        ) from error
-
-
-def _parted(prompt: list[int], wholes: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """TRL's rule: sides begin where the first of them parts from the prompt alone."""
-    from trl.data_utils import common_prefix_length
-
-    n = min((common_prefix_length(prompt, whole) for whole in wholes), default=len(prompt))
-    return prompt[:n], [whole[n:] for whole in wholes]
-
-
-def _beginning(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text that goes on, so without what the tokenizer puts at an end."""
-    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
-    whole: list[int] = tokenizer(text)["input_ids"]
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[: start + len(bare)]
-    return whole
-
-
-def _cut(prompt: list[int], sides: list[list[int]], max_length: int, tokenizer: Any) -> Continued:
-    """The whole if there is room; else what follows the prompt has half of it, if it needs it."""
-    longest = max((len(side) for side in sides), default=0)
-    if len(prompt) + longest <= max_length:
-        return Continued(prompt, sides)
-    kept = _last(prompt, max(max_length - longest, max_length // 2), tokenizer)
-    room = max_length - len(kept)
-    cut = {"prompt": len(kept) < len(prompt), "side": longest > room}
-    return Continued(kept, [side[:room] for side in sides], tuple(n for n in cut if cut[n]))
-
-
-def _last(prompt: list[int], room: int, tokenizer: Any) -> list[int]:
-    """The end of a prompt, behind the token that every text begins with, if there is one."""
-    if len(prompt) <= room:
-        return prompt
-    first = prompt[:1] if prompt[0] == tokenizer.bos_token_id else []
-    return first + prompt[len(prompt) - room + len(first) :]
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
