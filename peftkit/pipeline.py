@@ -92,34 +92,45 @@ def run(
             recipe, data, folder, features_folder, progress, start_from=start_from,
             memory_check="note" if force else "refuse", trackers=report_to,
         )  # fmt: skip
-        meter = Meter()
-        if recipe.method.needs_backbone:
-            _load(bench, meter)
-        data = bench.data
-        findings = warnings_of(bench, kept_in=features_folder)
-        forgetting = Forgetting.begin(bench)
-        with meter.phase("train"), allocations(folder if memory_profile else None):
-            predictor = _fit(bench)
-        with meter.phase("evaluate"):
-            logits = predictor.outputs(data.test, progress)
-        predictions, metrics = recipe.task.score(logits, data.test)
-        _, validation = recipe.task.score(predictor.outputs(data.validation), data.validation)
         saved = folder if is_first() else Path(temporary)
-        predictor.save(saved)
-        if memory_profile:
-            _draw_memory(bench, folder)
-        record = record_of(
-            bench,
-            predictions=predictions,
-            metrics={"test": dict(metrics), "validation": dict(validation)},
-            costs=costs_of(bench, meter, predictor, saved) | forgetting.costs(predictor),
-            more_of_data=forgetting.text | {"checks": findings},
-        )
+        record = _carry_out(bench, saved, folder if memory_profile else None)
         if keep and is_first():
             write_manifest(folder, record, bench)
             record.write(folder / "record.json")
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
+
+
+def _carry_out(bench: Workbench, saved: Path, profile: Path | None) -> Record:
+    """Load, train, evaluate and save what is on the bench, each measured.
+
+    Args:
+        bench: Recipe and data.
+        saved: Folder that the fitted method is saved in.
+        profile: Folder that the memory profile goes to, if one is wanted.
+    """
+    meter = Meter()
+    if bench.recipe.method.needs_backbone:
+        _load(bench, meter)
+    data = bench.data
+    findings = warnings_of(bench, kept_in=bench.features_folder)
+    forgetting = Forgetting.begin(bench)
+    with meter.phase("train"), allocations(profile):
+        predictor = _fit(bench)
+    with meter.phase("evaluate"):
+        logits = predictor.outputs(data.test, bench.progress)
+    predictions, metrics = bench.recipe.task.score(logits, data.test)
+    _, validation = bench.recipe.task.score(predictor.outputs(data.validation), data.validation)
+    predictor.save(saved)
+    if profile is not None:
+        _draw_memory(bench, profile)
+    return record_of(
+        bench,
+        predictions=predictions,
+        metrics={"test": dict(metrics), "validation": dict(validation)},
+        costs=costs_of(bench, meter, predictor, saved) | forgetting.costs(predictor),
+        more_of_data=forgetting.text | {"checks": findings},
+    )
 
 
 def _require_machine(recipe: Recipe) -> None:
