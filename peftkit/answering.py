@@ -87,14 +87,13 @@ def posed(task: Task, rows: Dataset, column: str | None, source: str, *, first: 
     if task.reads == "span" and column is None and {"question", "context"} <= set(names):
         found = task.rows([""] * len(rows))
         for name in ("question", "context"):
-            found = found.remove_columns(name).add_column(name, rows[name][:])
+            found = found.remove_columns(name).add_column(name, _values(rows, name, source, first))
         return found
     name = _column(task, names, column, source)
-    values = [_as_input(value, row, name, source) for row, value in enumerate(rows[name][:], first)]
-    found = task.rows(values)
+    found = task.rows(_values(rows, name, source, first))
     second = getattr(task, "second_text_column", None)
-    if second in names and column is None:
-        found = found.add_column("second_text", [str(value) for value in rows[second][:]])
+    if second is not None and second in names and column is None:
+        found = found.add_column("second_text", _values(rows, second, source, first))
     return found
 
 
@@ -114,6 +113,11 @@ def _column(task: Task, names: Sequence[str], column: str | None, source: str) -
         received=", ".join(names),
         next_step="name it with --text-column",
     )
+
+
+def _values(rows: Dataset, column: str, source: str, first: int) -> list[Any]:
+    """The cells of a column, none of which is empty."""
+    return [_as_input(value, row, column, source) for row, value in enumerate(rows[column], first)]
 
 
 def _as_input(value: Any, row: int, column: str, source: str) -> Any:

@@ -89,7 +89,7 @@ def merged_card(manifest: dict[str, Any], body: dict[str, Any] | None) -> str:
         record = Record(**{key: value for key, value in body.items() if key != "format"})
         lines += [*_metrics(record), *_costs(record), *_data(record, manifest["labels"])]
         lines += _recipe(record.recipe)
-    return _front(recipe, "transformers") + "\n".join(lines)
+    return _front({**recipe, "method": facts["method"]}, "transformers") + "\n".join(lines)
 
 
 def _warning(reads: str | None) -> list[str]:

@@ -19,6 +19,7 @@ from peftkit.device import (
 )
 from peftkit.distributed import is_first, require_even_batches
 from peftkit.environment import spare_imports
+from peftkit.errors import InvalidInput
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
 from peftkit.recording import costs_of, describe_data, record_of, write_manifest
@@ -82,6 +83,10 @@ def run(
     require_even_batches(recipe.training.batch_size)
     torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
+    if "tensorboard" in report_to and not keep:
+        raise InvalidInput(
+            "TensorBoard's files need a folder to stay in", next_step="add --out DIR"
+        )
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
         folder = Path(out) if keep and out is not None else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ def run(
             memory_check="note" if force else "refuse", trackers=report_to,
         )  # fmt: skip
         saved = folder if is_first() else Path(temporary)
-        record = _carry_out(bench, saved, folder if memory_profile else None)
+        record = _carry_out(bench, saved, saved if memory_profile else None)
         if keep and is_first():
             write_manifest(folder, record, bench)
             record.write(folder / "record.json")

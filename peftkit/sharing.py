@@ -83,7 +83,7 @@ def share(model: nn.Module, seen: dict[str, Any]) -> None:
             # The whole layer: in 8 bits its first pass takes the scales away from the parameter.
             first = seen.setdefault(name, module)
             parent, _, own = place.rpartition(".")
-            if first is not module and _equal(first.weight, module.weight):
+            if first is not module and _alike(first, module):
                 model.get_submodule(parent)._modules[own] = first
             continue
         for own, parameter in module._parameters.items():
@@ -91,6 +91,14 @@ def share(model: nn.Module, seen: dict[str, Any]) -> None:
                 first = seen.setdefault(f"{name}.{own}", parameter)
                 if first is not parameter and _equal(first, parameter):
                     module._parameters[own] = first
+
+
+def _alike(first: nn.Module, other: nn.Module) -> bool:
+    """Whether two packed layers hold the same weights, and the same biases."""
+    return all(
+        parameter is None or _equal(parameter, other._parameters[name])
+        for name, parameter in first._parameters.items()
+    )
 
 
 def bare_name(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from peftkit.distributed import is_first
 from peftkit.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def callbacks(names: Sequence[str], folder: Path) -> list[Any]:
         names: Trackers, as `require_trackers` takes them.
         folder: Of the run; TensorBoard's files go to `folder/tensorboard`.
     """
-    if "tensorboard" not in names:
+    if "tensorboard" not in names or not is_first():
         return []
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations.integration_utils import TensorBoardCallback

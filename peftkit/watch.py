@@ -82,6 +82,8 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep what was best so far beside the checkpoint, so that a resumed run knows it."""
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self.best_state:
             save_file(self.best_state, folder / "best.safetensors")

@@ -24,6 +24,7 @@ from adapters import (
 from peftkit.cli import main
 from peftkit.combining import Request, combine_runs
 from peftkit.errors import InvalidInput, UnknownName, WrongBackbone
+from peftkit.record import CONTINUED
 
 pytestmark = pytest.mark.usefixtures("libraries")
 Make = Callable[..., Any]
@@ -393,6 +394,12 @@ def test_runs_that_cannot_be_summed_are_refused(
     with pytest.raises(InvalidInput, match=words):
         combine_runs([runs(PLAIN), runs(method, backbone)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_on_a_backbone_of_its_own_is_refused(copied: Path, tmp_path: Path) -> None:
+    (copied / CONTINUED).mkdir()
+    with pytest.raises(InvalidInput, match="a backbone of its own"):
+        combine_runs([copied], tmp_path / "out")
 
 
 def test_biases_and_lengths_have_no_adapter_that_holds_both(

@@ -281,7 +281,9 @@ def test_places_that_are_taken(run: Path, tmp_path: Path, capsys: Any) -> None:
     for out in (own, run, run.parent, run / ".." / "run"):
         for more in ([], ["--overwrite"]):
             assert main(["merge", str(run), "--out", str(out), *more]) == 2
-    assert "does not delete it" not in capsys.readouterr().err.splitlines()[0]
+    told = capsys.readouterr().err
+    assert "--overwrite does not delete it" in told
+    assert told.count("would take the place") == 6
     assert (own / "thesis.txt").read_text() == "all of it"
     assert (run / "adapter_model.safetensors").is_file()
 

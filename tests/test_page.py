@@ -143,8 +143,10 @@ def test_several_folders_make_one_report_in_a_folder_of_its_own(
             found = record(method, 64, seed)
             found.data["fingerprint"] = "e" * 8
             found.write(other / "records" / f"{found.key}.json")
-    assert main(["report", str(folder), str(other)]) == 2
-    assert "--out" in capsys.readouterr().err
+    for folders in ([str(folder), str(other)], ["--out", str(tmp_path / "none")]):
+        assert main(["report", *folders]) == 2
+        assert "--out" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     assert main(["report", str(folder), str(other), "--out", str(tmp_path / "both")]) == 0
     page = (tmp_path / "both" / PAGE).read_text(encoding="utf-8")
     assert page.count("<h1>") == 2

@@ -193,6 +193,7 @@ def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"margin": 0.0}, "margin is nothing"),
+        ({"tasks": ("pydocs/text",)}, "no margin is known"),
         ({"trials": 2}, "an odd number"),
         ({"steps": (10, 20)}, "as many numbers of steps"),
         ({"search_at": 65}, "search_at is none"),

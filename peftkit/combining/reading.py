@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput, WrongBackbone
+from peftkit.record import CONTINUED
 from peftkit.saved import open_run
 
 if TYPE_CHECKING:
@@ -146,6 +147,12 @@ def _read_config(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             received=f"a run of {method}",
             allowed="runs of lora, in all its variants",
             next_step="leave this run out",
+        )
+    if (folder / CONTINUED).is_dir():
+        raise InvalidInput(
+            f"the adapter in {folder} sits on a backbone of its own, {folder / CONTINUED}",
+            allowed="adapters of the backbone that the recipe names",
+            next_step="leave this run out, or train lora with that folder as --backbone",
         )
     try:
         config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))

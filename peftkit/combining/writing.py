@@ -60,7 +60,7 @@ def write_adapter(
         "alpha_pattern": {name: float(each) for name, each in others.items()},
         "targets": [layer.name for layer in layers],
     }
-    body = {**lead.manifest, "recipe": recipe,
+    body = {**{k: lead.manifest[k] for k in ("labels", "backbone", "data")}, "recipe": recipe,
             "combined": account | {"runs": [_source(each) for each in adapters]}}  # fmt: skip
     write_atomically(folder / MANIFEST, json.dumps(body, indent=2, allow_nan=False) + "\n")
 

@@ -27,6 +27,7 @@ def advise_command(argv: list[str]) -> None:
     """Print the advice, and what it rests on."""
     from peftkit.verdict.advising import Situation, conclude, weigh
     from peftkit.verdict.from_table import read_studied
+    from peftkit.verdict.results import require_margin
 
     folders = leading(argv)
     extras = {"backbone": str, "size": int, "task": str, "noise": float, "json": bool,
@@ -43,6 +44,7 @@ def advise_command(argv: list[str]) -> None:
         label_noise=own.get("noise", 0.0),
     )
     margin = own.get("margin")
+    require_margin(margin)
     judged = [each for f in folders for each in read_studied(Path(f), margin).verdicts]
     evidence = weigh(situation, judged)
     kind, reason = conclude(evidence)

@@ -28,7 +28,8 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
   --seeds N             seeds 0 to N-1 (default 3, the fewest that a verdict takes)
   --trials N            learning rates tried, by method and size, on validation rows (default 3)
   --search-at N         the size at which they are tried, for all sizes (default each for itself)
-  --margin M            by how much full fine-tuning has to be better (default 1 point)
+  --margin M            by how much full fine-tuning has to be better (default 1 point; where the
+                        metric is no share there is no default)
   --adaptive            look after 3, 5 and 8 seeds, and add seeds only where it is open (--seeds 5
                         ends after the second look; a larger number goes on from there)
   --out DIR             records, design, tables, plots (default out/study)

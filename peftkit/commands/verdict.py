@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peftkit.errors import InvalidInput
 from peftkit.flags import read_options
 from peftkit.verdict import decide, read_results
-from peftkit.verdict.results import POINT
+from peftkit.verdict.results import POINT, no_margin, require_margin
 
 if TYPE_CHECKING:
     from peftkit.verdict import Verdict
@@ -32,12 +32,7 @@ def verdict_command(argv: list[str]) -> None:
         raise InvalidInput("the folder or file is missing", allowed=USAGE.splitlines()[0])
     own = read_options(argv[1:], {"margin": float, "json": bool})
     margin = own.get("margin")
-    if margin is not None and not 0 < margin < float("inf"):
-        raise InvalidInput(
-            "the margin is nothing to test against",
-            received=f"--margin {margin:g}",
-            allowed="a number above 0",
-        )
+    require_margin(margin)
     path = Path(argv[0])
     verdicts = [_of_file(path, margin)] if path.is_file() else _of_folder(path, margin)
     if own.get("json"):
@@ -51,7 +46,7 @@ def verdict_command(argv: list[str]) -> None:
 def _of_file(path: Path, margin: float | None) -> Verdict:
     results = read_results(path)
     if margin is None and results.scale == 1.0:
-        raise _no_margin(results.name, results.unit)
+        raise no_margin(results.name, results.unit)
     return decide(results, (POINT if margin is None else margin) / results.scale)
 
 
@@ -61,7 +56,7 @@ def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
     studied = read_studied(folder, margin)
     if not studied.verdicts:
         for results in filter(None, map(results_of, studied.tables)):
-            raise _no_margin(results.name, results.unit)
+            raise no_margin(results.name, results.unit)
         methods = sorted({method for table in studied.tables for method in table.methods})
         raise InvalidInput(
             f"{folder} holds no full fine-tuning beside a cheaper method",
@@ -69,14 +64,6 @@ def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
             next_step="peftkit study --methods none,lora,full --out DIR",
         )
     return [verdict for _, verdict in studied.verdicts]
-
-
-def _no_margin(name: str, unit: str) -> InvalidInput:
-    return InvalidInput(
-        f"{name} is measured in {unit}, of which no margin is known",
-        allowed="--margin M, by how much full fine-tuning has to be better for it to count",
-        next_step="add --margin",
-    )
 
 
 def _print(verdicts: list[Verdict]) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from peftkit.formats import Format
     from peftkit.verification import Agreement
 
-ROOM = 2  # the files are written from a model of about this share of their size, twice for ONNX
-
 
 def export(
     folder: Path | str,
@@ -37,7 +35,7 @@ def export(
     Args:
         folder: Of the run, or a merged one.
         format: What to write.
-        out: Folder to write; it must not exist.
+        out: Folder to write; it must be free, as `placing.require_free` says.
         overwrite: Replace an earlier export in `out`, once the new files are proven.
         rows: How many rows to compare on, at most.
         allow_other_base: As in `peftkit.load_run`.
@@ -59,8 +57,7 @@ def export(
     manifest = read_manifest(folder)
     run = load_adapted(folder, rows=rows, allow_other_base=allow_other_base)
     format.check(run)
-    size = sum(p.numel() * p.element_size() for p in run.model.parameters())
-    require_room(out, ROOM * size)
+    require_room(out, format.room(run))
     with whole_folder(out) as stage:
         format.write(run, stage)
         found = format.verify(run, stage)

@@ -52,6 +52,10 @@ class Format:
             Unsupported: It cannot; the message says why, and what to do instead.
         """
 
+    def room(self, run: AdaptedRun) -> float:
+        """Bytes that are written, at most: twice the model, as some write it twice on the way."""
+        return float(2 * sum(p.numel() * p.element_size() for p in run.model.parameters()))
+
     def write(self, run: AdaptedRun, folder: Path) -> None:
         """Write the run into `folder`, which is empty. `run.model` may be changed by it."""
         raise NotImplementedError

@@ -55,6 +55,9 @@ class AdapterFormat(Format):
             )
         require_stock_head(run)
 
+    def room(self, run: AdaptedRun) -> float:
+        return float(2 * sum((run.folder / name).stat().st_size for name in FILES))
+
     def write(self, run: AdaptedRun, folder: Path) -> None:
         for name in FILES:
             shutil.copyfile(run.folder / name, folder / name)

@@ -6,6 +6,7 @@ can make up for what was not written.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -34,8 +35,13 @@ def check(folder: Path, rows: Dataset, *, fresh: bool = True) -> Observed:
     """
     if not fresh:
         return _observe(folder, rows)
+    import torch
+
     from peftkit.merging.observing import Observed
 
+    if torch.cuda.is_available():  # the other process loads the model beside what is kept here
+        gc.collect()
+        torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory(prefix="peftkit-check-") as temporary:
         there, out = Path(temporary) / "rows", Path(temporary) / "observed.npz"
         rows.save_to_disk(str(there))

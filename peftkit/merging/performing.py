@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import InvalidInput, VerificationFailed
 from peftkit.merging.request import BYTES, Request, check_request
 from peftkit.placing import require_room, whole_folder
+from peftkit.verification import tolerance
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -114,7 +115,8 @@ def merge_run(
     saved = load_run(run, allow_other_base=allow_other_base)
     predictor: Any = saved.predictor
     size = predictor.bench.backbone.total_parameters * BYTES[request.dtype]
-    require_room(request.out, 1.1 * size)  # a tokenizer and a card go with it
+    copies = 2 if request.base == "requantized" else 1  # plain first, then packed
+    require_room(request.out, 1.1 * copies * size)  # a tokenizer and a card go with it
     reads = unlike_stock(predictor.bench.backbone)
     rows = validation_rows(saved, num_rows)
     adapted = observe(saved, rows)
@@ -195,7 +197,9 @@ def _judge(
     """Compare, and raise where rounding does not explain the difference."""
     from peftkit.merging.comparing import compare_observed
 
-    to_adapted = compare_observed(adapted, merged, request.dtype)
+    trained = str(request.manifest["recipe"]["backbone"].get("dtype") or "float32")
+    coarser = max(request.dtype, trained, key=tolerance)
+    to_adapted = compare_observed(adapted, merged, coarser)
     to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
     binding = [to_unmerged] if to_unmerged else []
     for found in [*binding, *([to_adapted] if _is_exact(request) else [])]:

@@ -31,8 +31,6 @@ class Request:
         manifest: Of the run.
         base: What lies under the update; "plain" where the base was not quantised.
         dtype: Number format of the merged weights.
-        num_rows: Rows of the verification.
-        overwrite: Whether an earlier merge in `out` may go.
     """
 
     run: Path
@@ -40,8 +38,6 @@ class Request:
     manifest: dict[str, Any]
     base: Base
     dtype: Dtype
-    num_rows: int
-    overwrite: bool
 
     @property
     def quantization(self) -> str:
@@ -92,8 +88,6 @@ def check_request(
         manifest=manifest,
         base=_base(base, str(backbone.get("quantization") or "none")),
         dtype=dtype,  # type: ignore[arg-type]
-        num_rows=num_rows,
-        overwrite=overwrite,
     )
 
 

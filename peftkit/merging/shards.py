@@ -50,20 +50,21 @@ def plan_shards(bench: Workbench, run: Path) -> Plan | None:
     """How to merge a run tensor by tensor; None if it has to be merged in memory.
 
     Args:
-        bench: The recipe and the labels of the run; its backbone is not loaded.
+        bench: The recipe and the labels of the run; its model may have been given up.
         run: Folder of the run.
     """
     from peft import PeftConfig
 
-    from peftkit.backbones import locate, outline_files
+    from peftkit.backbones import outline_files
     from peftkit.record import CONTINUED
     from peftkit.reloading import put_adapter
 
-    if PeftConfig.from_pretrained(str(run)).peft_type not in LIKE_LORA:
+    config = PeftConfig.from_pretrained(str(run))
+    if config.peft_type not in LIKE_LORA or getattr(config, "bias", "none") != "none":
         return None
     if (run / CONTINUED).exists():  # the base is not that of the files
         return None
-    base = locate(bench.recipe.backbone).folder
+    base = bench.backbone.location.folder
     shape = outline_files(bench.recipe.backbone, base, bench.head, fingerprint="")
     shapes = {name: tuple(tensor.shape) for name, tensor in shape.model.state_dict().items()}
     twins, prefix = _tied(shape.model), f"{shape.model.base_model_prefix}."

@@ -35,7 +35,7 @@ def unpacked(model: Any) -> dict[str, torch.Tensor]:
 
     from peftkit.backbones import packed_layers
 
-    packed = {id(layer): layer for layer in packed_layers(model)}
+    packed = {id(layer) for layer in packed_layers(model)}
     found: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if id(module) in packed:
@@ -87,11 +87,10 @@ def write_whole(dense: SavedRun, request: Request, folder: Path) -> None:
         _cast(merged, getattr(torch, request.dtype))
     bench = predictor.bench
     if request.base != "requantized":
-        _write(merged, folder)
+        merged.save_pretrained(folder)
     else:
         plain = folder / "plain"
-        _write(merged, plain)
-        bench.backbone.processor.save_pretrained(plain)
+        merged.save_pretrained(plain)
         _pack(bench, request, plain, folder)
 
 
@@ -99,10 +98,6 @@ def _cast(model: Any, dtype: Any) -> None:
     for parameter in model.parameters():  # `model.to` would round buffers for good
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
-
-
-def _write(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder)
 
 
 def _pack(bench: Any, request: Request, plain: Path, folder: Path) -> None:

@@ -80,7 +80,7 @@ def _target(folders: Sequence[Path | str], out: Path | str | None) -> Path:
     """Where files go."""
     from peftkit.errors import InvalidInput
 
-    if out is None and len(folders) != 1:
+    if not folders or (out is None and len(folders) != 1):
         raise InvalidInput(
             "one report of several folders needs a folder of its own" if folders
             else "the folder is missing",

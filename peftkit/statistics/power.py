@@ -6,7 +6,7 @@ with the components of the paired difference that the crossed layout estimates. 
 that error too, with few degrees of freedom and kept from falling below what seeds or items alone
 explain, so how often it decides is an average over the errors it may find (of mean squares with
 chi-square distributions). The noncentral t with the expected error, which is the textbook's form,
-promised up to 7 points more than studies of 500 items kept (`benchmarks/calibration.py`).
+promised up to 7 points more than studies of 500 items kept (`benchmarks/NOTES.md`).
 """
 
 from __future__ import annotations

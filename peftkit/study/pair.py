@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.recipe import Recipe
 from peftkit.record import Record, write_atomically
+from peftkit.reporting.pairing import Metric
 from peftkit.reporting.summary import summarise
 from peftkit.statistics.power import ALPHA
 from peftkit.study import rates
@@ -24,6 +25,7 @@ from peftkit.study.grid import Facts
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
 from peftkit.verdict import FEWEST_SEEDS, Look, Verdict
 from peftkit.verdict.from_table import CHEAPER, DESIGN_FILE, Judged, judge_tables
+from peftkit.verdict.results import no_margin
 
 if TYPE_CHECKING:
     from peftkit.study.study import Study
@@ -45,7 +47,10 @@ class Pair:
     out: Path
 
     def __post_init__(self) -> None:
-        self._comparison(self._seeds)  # raises what is wrong
+        found = self._comparison(self._seeds).recipes  # raises what is wrong
+        metric = Metric(found[0][1].task.metric)
+        if self.study.margin is None and not metric.is_share:
+            raise no_margin(f"the study of {self.out.name}", metric.name)
 
     @property
     def _seeds(self) -> list[int]:

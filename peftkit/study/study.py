@@ -26,6 +26,7 @@ from peftkit.study import rates
 from peftkit.study.models import KeepWeights
 from peftkit.study.pair import Pair
 from peftkit.verdict import LOOKS, Look, Verdict
+from peftkit.verdict.results import require_margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Study:
         trials: Learning rates tried for each method at each size; 1: its default, without a search.
         search_at: The one of the sizes at which they are tried, for all; none: each for itself.
         margin: By how much full fine-tuning has to be better for it to count: in points where the
-            metric is a share, else in its own unit.
+            metric is a share, else in its own unit. None: one point; no share has no default.
         adaptive: Add seeds only where the verdict is open.
         out: Output folder.
         workers: As for `compare`.
@@ -69,7 +70,7 @@ class Study:
     noise_at: Sequence[int | Literal["all"] | None] | None = None
     trials: int = 3
     search_at: int | Literal["all"] | None = None
-    margin: float = 1.0
+    margin: float | None = None
     adaptive: bool = False
     out: Path | str
     workers: int | None = None
@@ -79,12 +80,7 @@ class Study:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.margin < float("inf"):
-            raise InvalidInput(
-                "the margin is nothing to test against",
-                received=self.margin,
-                allowed="a number above 0",
-            )
+        require_margin(self.margin)
         rates.factors(self.trials)
         if self.steps is not None and len(self.steps) != len(self.sizes):
             raise InvalidInput(

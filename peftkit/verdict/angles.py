@@ -46,7 +46,7 @@ def _performance(table: Table, verdict: Verdict) -> str:
         named = next(c for c in decision.contrasts if c.method == decision.method)
         said.append(
             f"`{decision.method}` reaches {_score(table, rows.get(decision.method))} and is shown "
-            f"to lie less than the margin below (full - it: {wording.difference(verdict, named)}, "
+            f"to lie less than the margin below (difference {wording.difference(verdict, named)}, "
             f"p {wording.p_value(named.p_not_worse)})."
         )
     elif decision.kind == "full is warranted":
@@ -69,7 +69,7 @@ def _complexity(table: Table, verdict: Verdict) -> str:
     rows = [row for row in table.rows if row.size == size and row.quality]
     by_name = {row.name: row for row in rows}
     said = []
-    if classes := table.fact("num_classes"):
+    if table.metric.name == "accuracy" and (classes := table.fact("num_classes")):
         chance = table.fact("chance")
         known = f", of which guessing gets {table.metric.scale * chance:.1f}" if chance else ""
         said.append(f"There are {classes} classes{known}.")
@@ -80,12 +80,11 @@ def _complexity(table: Table, verdict: Verdict) -> str:
             f"`{best.method}` {_score(table, best)}: that much there was to learn."
         )
     if decision and (probe := _contrast(verdict, "linear_probe")):
-        said.append(f"A new head alone leaves full minus head at {probe}.")
+        said.append(f"A new head alone leaves a difference of {probe}.")
     if (scratch := by_name.get("scratch")) and (full := by_name.get("full")):
         gap = table.metric.scale * table.metric.direction * (_mean(full) - _mean(scratch))
-        said.append(
-            f"Pretraining itself is worth {gap:.1f} {verdict.results.unit} (full - scratch)."
-        )
+        worth = f"{gap:.1f} {verdict.results.unit}"
+        said.append(f"Pretraining itself is worth {worth}, full above scratch.")
     return " ".join(said) or "Nothing beside full fine-tuning tells how hard the task is."
 
 
@@ -112,7 +111,8 @@ def _capacity(table: Table) -> list[str]:
         for row in table.rows
         if row.size == size and row.rung == "parameter-efficient"
     }
-    if not adapters or not classes or classes < 2:
+    one_label = table.metric.name == "accuracy"  # a row, so its bits are those of a class
+    if not adapters or not one_label or not classes or classes < 2:
         return []
     found = {
         method: capacity(size, math.log2(classes), int(trained))

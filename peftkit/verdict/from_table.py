@@ -105,7 +105,7 @@ class Studied:
     folder: Path
     judged: tuple[tuple[Table, Verdict | None], ...]
     design: dict[str, Any]
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...]
 
     @property
     def tables(self) -> list[Table]:

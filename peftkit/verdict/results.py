@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from peftkit.errors import InvalidInput
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,6 +18,30 @@ if TYPE_CHECKING:
 POINT = 1.0
 """Margin where nothing else is said, of metrics that are shares and counted in percent."""
 Scores = Mapping[tuple[str, int], Mapping[int, "NDArray[np.float64]"]]
+
+
+def require_margin(margin: float | None) -> None:
+    """Refuse a margin that nothing can be tested against; None is for the default to decide.
+
+    Raises:
+        InvalidInput: It is not above 0, or not finite.
+    """
+    if margin is not None and not 0 < margin < float("inf"):
+        raise InvalidInput(
+            "the margin is nothing to test against",
+            received=f"{margin:g}",
+            allowed="a number above 0",
+            next_step="--margin 1, or how much would matter to you",
+        )
+
+
+def no_margin(name: str, unit: str) -> InvalidInput:
+    """The error where a metric is no share, so that no margin can be assumed."""
+    return InvalidInput(
+        f"{name} is measured in {unit}, of which no margin is known",
+        allowed="--margin M, by how much full fine-tuning has to be better for it to count",
+        next_step="add --margin",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

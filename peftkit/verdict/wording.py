@@ -34,7 +34,7 @@ def direction(results: Results) -> str:
 
 
 def difference(verdict: Verdict, contrast: Contrast) -> str:
-    """`-0.31 +- 0.82`: full minus method with its 95 % interval, in the unit shown."""
+    """`-0.31 +- 0.82`: as `direction` takes it, with its 95 % interval, in the unit shown."""
     scale, found = verdict.results.scale, contrast.difference
     half = found.half_width()
     if math.isnan(half):

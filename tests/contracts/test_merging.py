@@ -160,6 +160,24 @@ def test_what_has_no_place_in_the_weights_says_so_and_what_to_do(
     assert not any(tmp_path.iterdir())
 
 
+def test_biases_that_peft_trains_in_the_base_are_merged(
+    left: Callable[..., Path], tmp_path: Path
+) -> None:
+    method = {"name": "peft:lora", "bias": "lora_only", "target_modules": ["query"]}
+
+    assert here(left(method, "bert"), tmp_path / "merged").to_adapted.holds
+
+
+def test_a_finer_format_than_that_of_training_is_judged_by_the_coarser(
+    left: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = left("lora", "bert", dtype="bfloat16")
+    done = here(run, tmp_path / "merged", dtype="float32")
+
+    assert done.to_adapted.holds
+    assert done.to_adapted.agreement.largest_difference > 1e-4 * done.to_adapted.scale
+
+
 @pytest.mark.parametrize("bits", ["int8", "nf4"])
 @pytest.mark.parametrize("route", ["original", "requantized"])
 def test_other_routes_from_packed_weights_report_what_they_cost(

@@ -30,7 +30,11 @@ def provenance(studied: Sequence[Studied]) -> str:
     """How it was measured, and how to do it again."""
     tables = [table for each in studied for table in each.tables]
     records = [record for table in tables for record in table.records]
-    said = [f"{notes.reading(t)} {notes.costs(t)}" for t in tables[:1]]
+    firsts = {notes.heading(each.tables[0]): each.tables[0] for each in studied}
+    said = [
+        f"{f'{name}: ' if len(firsts) > 1 else ''}{notes.reading(table)} {notes.costs(table)}"
+        for name, table in firsts.items()
+    ]
     said += [f"{notes.heading(t)}: {notes.origin(t)}" for t in tables]
     versions = "; ".join(dict.fromkeys(filter(None, map(notes.versions, tables))))
     counted = notes.counted(len(records), "record")

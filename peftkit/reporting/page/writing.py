@@ -160,7 +160,10 @@ class _Section:
             listed(laws),
         ]
         if verdict is not None:
-            said = "Dashed: the margin. A method whose interval lies left of it is close enough."
+            said = (
+                "Dashed: the margin. Intervals are of one method at a time; the verdict's tests "
+                "are stricter where there are several methods or looks."
+            )
             chart = details.differences(verdict)
             found.append(self._chart("differences", "Paired differences", chart, said))
         noise = charts.noise_curves([t for t, _ in self.group])
