@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,20 +190,22 @@ def opened(out: str | None, *, overwrite: bool) -> Iterator[TextIO]:
         yield sys.stdout
         return
     path = Path(out)
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.is_dir():
+        raise InvalidInput(f"{out} is a folder", next_step="name a file: --out answers.csv")
+    if path.exists() and not overwrite:
         raise InvalidInput(
             f"{out} already exists", next_step="name another file, or add --overwrite"
         )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        file = temporary.open("x", encoding="utf-8", newline="")
     except OSError as error:
         raise InvalidInput(
             f"{out} cannot be written", received=error.strerror, next_step="name another file"
         ) from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        with file:
             yield file
-        Path(temporary).chmod(0o644)
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ a result has status 1.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -86,6 +87,11 @@ def guarded(work: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        return _complain(f"the disk is full{where}. Next: free some space, and run it again", 1)
 
 
 def _complain(error: object, status: int) -> int:

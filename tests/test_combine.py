@@ -271,7 +271,7 @@ def test_what_is_not_of_low_rank_says_so(
 
 
 def test_labels_and_head_are_those_of_the_run_that_is_named(
-    make_bench: Make, runs: Callable[..., Path], tmp_path: Path, valued_folder: Path
+    make_bench: Make, runs: Callable[..., Path], tmp_path: Path
 ) -> None:
     one = runs(PLAIN)
     other = Path(shutil.copytree(runs(PLAIN, draw=1), tmp_path / "other"))
@@ -383,7 +383,7 @@ def test_what_does_not_go_together_is_refused(
         ("full", "twin:bert", r"holds no adapter.*full"),
         ({"name": "peft:lora", "init_lora_weights": "olora"}, "twin:bert", "init_lora_weights"),
         ({"name": "peft:lora", "bias": "lora_only"}, "twin:bert", "bias='lora_only'"),
-        (PLAIN, "twin:roberta", r"different backbones.*fingerprint"),
+        (PLAIN, "twin:roberta", r"different backbones.*weights"),
         (PLAIN, {"name": "twin:bert", "quantization": "nf4"}, r"different backbones.*nf4"),
     ],
     ids=["ia3", "full", "moved", "bias", "fingerprint", "quantization"],
@@ -394,6 +394,16 @@ def test_runs_that_cannot_be_summed_are_refused(
     with pytest.raises(InvalidInput, match=words):
         combine_runs([runs(PLAIN), runs(method, backbone)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_weights_behind_another_tokenizer_are_another_backbone(
+    runs: Callable[..., Path], copied: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((copied / "peftkit.json").read_text())
+    manifest["backbone"]["tokenizer_fingerprint"] = "0" * 64
+    (copied / "peftkit.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidInput, match=r"different backbones.*tokenizer 0000"):
+        combine_runs([runs(PLAIN), copied], tmp_path / "out")
 
 
 def test_an_adapter_on_a_backbone_of_its_own_is_refused(copied: Path, tmp_path: Path) -> None:

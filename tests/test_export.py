@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import shutil
@@ -378,6 +379,30 @@ def test_a_request_that_cannot_be_honoured_is_refused_before_work(
     for part in said:
         assert part in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_is_not_exported_again(
+    in_onnx: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(in_onnx("decoder"), "torch", tmp_path / "out") == 2
+    assert "is an export already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_model() -> None:
+    from peftkit.formats._traced import _raise_if_of_disk
+
+    _raise_if_of_disk(OSError("could not get source code"))
+    with pytest.raises(OSError, match="No space left"):
+        _raise_if_of_disk(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_two_graphs_are_loaded_at_once(in_onnx: Trained) -> None:
+    from peftkit import load_runs
+
+    runs = load_runs({"one": in_onnx("classifier"), "two": in_onnx("classifier")})
+    text = TEXTS["classifier"]
+    assert runs["one"].predict([text]) == runs["two"].predict([text])
 
 
 def test_a_missing_package_is_named(

@@ -156,7 +156,8 @@ def test_lists_become_json_in_a_table_of_answers() -> None:
         (["--text", "a", "--text-column", "b"], ["add --data FILE"]),
         (["--batch-size", "0"], ["a batch has rows"]),
         (["--data", "nowhere.csv"], ["nowhere.csv"]),
-        (["--file", "nowhere.txt"], ["nowhere.txt cannot be read"]),
+        (["--file", "nowhere.txt"], ["there is no file nowhere.txt"]),
+        (["--text", "a", "--out", "."], [". is a folder"]),
         (["--texts", "a"], ["unknown option '--texts'", "Did you mean '--text'?"]),
     ],
 )

@@ -74,6 +74,26 @@ def test_every_method_has_as_many_trials_and_the_chosen_one_is_not_run_twice(
     assert len(recipes) == 6
 
 
+def test_what_a_study_would_run_is_listed_and_nothing_is_written(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    monkeypatch.setenv("BEST", json.dumps({"lora": 3.0}))
+    found = study(tmp_path / "out", trials=3, adaptive=True)
+    (pair,) = found.pairs
+    search, cells = pair.plan(facts=lambda recipe: FACTS)
+
+    assert len(search.waiting) == 6  # two methods, three rates
+    assert len(cells.waiting) == 6  # two methods, the three seeds of the first look
+    assert not (tmp_path / "out").exists()
+    carry_out(found)
+    search, cells = pair.plan(facts=lambda recipe: FACTS)
+    assert not search.waiting
+    assert not cells.waiting
+    (rate,) = {c.recipe.learning_rate for c in cells.cells if c.label == "lora"}
+    assert rate == pytest.approx(3e-3)
+
+
 def test_an_adaptive_study_adds_seeds_only_where_it_is_open(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,14 +196,14 @@ def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
         "steps: [10, 20]\nsearch_at: 64\n"
         f"out: {tmp_path / 'out'}\n"
     )
-    found, quiet = make_study(
+    found, _, quiet = make_study(
         [str(path), "--margin", "2", "--seeds", "5", "--noise-at", "64,all", "--quiet"]
     )
     assert (found.steps, found.search_at, found.noise_at) == ([10, 20], 64, [64, "all"])
 
     assert (found.sizes, found.seeds, found.margin, quiet) == ([64, "all"], 5, 2.0, True)
     assert found.pairs[0].out == tmp_path / "out"
-    found, _ = make_study(
+    found, _, _ = make_study(
         ["--task", "text_classification", "--tasks", "a.csv,b.csv", "--out", str(tmp_path)]
     )
     assert [pair.task["data"] for pair in found.pairs] == ["a.csv", "b.csv"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.combining.heads import combine_heads
 from peftkit.combining.layers import Combination, CombinedLayer
 from peftkit.combining.reading import Adapter, read_adapter
-from peftkit.combining.request import Request
+from peftkit.combining.request import SPARSE, Request
 from peftkit.combining.updates import check_shapes
 from peftkit.combining.writing import write_adapter
 from peftkit.errors import InvalidInput
@@ -19,6 +19,12 @@ from peftkit.placing import require_free, require_room, whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_BASE = {
+    "fingerprint": "weights", "quantization": "quantisation",
+    "tokenizer_fingerprint": "tokenizer", "template_fingerprint": "chat template",
+}  # fmt: skip
+"""What has to be one, by its name in peftkit.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,11 @@ def _stored(layers: Sequence[CombinedLayer]) -> Iterator[Tensor]:
 
 
 def _asked(request: Request) -> dict[str, Any]:
-    asked = {"energy": request.energy, "density": request.density, "seed": request.seed}
+    asked: dict[str, Any] = {"energy": request.energy}
+    if request.method in SPARSE:
+        asked["density"] = request.share
+    if request.method.startswith("dare"):
+        asked["seed"] = request.drawn_from
     return {f"asked_{name}": value for name, value in asked.items() if value is not None}
 
 
@@ -149,6 +159,7 @@ def _index_of(head: Path | str | None, folders: Sequence[Path]) -> int | None:
             "the head has to be that of one of the runs",
             received=f"--head {head}",
             allowed=", ".join(map(str, folders)),
+            next_step="name one of them, or combine this run too",
         )
     return found[0]
 
@@ -157,14 +168,14 @@ def _require_one_base(adapters: Sequence[Adapter]) -> None:
     """Refuse updates of different weights: their sum would be one of neither."""
     first = adapters[0]
     for adapter in adapters[1:]:
-        for what in ("fingerprint", "quantization"):
-            one, other = (a.manifest["backbone"].get(what) for a in (first, adapter))
+        for key, what in _BASE.items():
+            one, other = (a.manifest["backbone"].get(key) for a in (first, adapter))
             if one != other:
                 raise InvalidInput(
                     f"{first.folder} and {adapter.folder} were trained on different backbones",
                     received=f"{what} {str(one)[:12]} of {first.manifest['backbone']['name']}, "
                     f"{str(other)[:12]} of {adapter.manifest['backbone']['name']}",
-                    allowed="one backbone, kept in the same number of bits",
+                    allowed="one backbone behind one tokenizer, kept in the same number of bits",
                     next_step="leave one of them out, or train it on the other's backbone",
                 )
 

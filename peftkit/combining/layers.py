@@ -20,8 +20,6 @@ from peftkit.errors import InvalidInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DENSITY, _SEED = 0.5, 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class CombinedLayer:
@@ -135,14 +133,13 @@ class Combination:
         """TIES or DARE on one tensor of each adapter that has it."""
         import torch
 
-        method, density = self.request.method, self.request.density or _DENSITY
-        seed = self.request.seed or _SEED
+        method, density = self.request.method, self.request.share
         thinned = []
         for i, vector in vectors.items():
             if method == "ties":
                 kept = trim(vector, self._thresholds[i])
             else:
-                kept = drop(vector, density, seed=seed, purpose=f"{i}|{name}")
+                kept = drop(vector, density, seed=self.request.drawn_from, purpose=f"{i}|{name}")
             thinned.append(self.weights[i] * kept)
         if method == "dare_linear":
             return torch.stack(thinned).sum(dim=0)
@@ -151,7 +148,7 @@ class Combination:
     @cached_property
     def _thresholds(self) -> list[float]:
         """Of each adapter, the least magnitude that TIES keeps."""
-        density = self.request.density or _DENSITY
+        density = self.request.share
         if density == 1:
             return [0.0] * len(self.adapters)
         return [

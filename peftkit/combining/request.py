@@ -14,6 +14,9 @@ Rule = Literal["linear", "svd", "cat", "task_arithmetic", "ties", "dare_linear",
 METHODS: tuple[str, ...] = typing.get_args(Rule)
 SPARSE = ("ties", "dare_linear", "dare_ties")
 """Rules that leave entries out, so that sums of low rank do not stay of low rank."""
+DENSITY = 0.5
+"""Share of entries that TIES and DARE keep unless told: our choice, between all and what their
+papers keep of models that were trained whole (0.2 and 0.1), whose updates are more redundant."""
 SUMMED = ("task_arithmetic", "ties", "dare_ties")
 """Rules whose papers add task vectors up; the others take the mean unless weights are given."""
 
@@ -60,6 +63,16 @@ class Request:
                 received=f"--{option} {value} with --method {self.method}",
                 next_step=f"leave --{option} out, or choose one of these methods",
             )
+
+    @property
+    def share(self) -> float:
+        """Of TIES and DARE: of entries kept."""
+        return DENSITY if self.density is None else self.density
+
+    @property
+    def drawn_from(self) -> int:
+        """Of DARE: the seed."""
+        return self.seed or 0
 
     def weights_of(self, num_runs: int) -> tuple[float, ...]:
         """The weight of each run.

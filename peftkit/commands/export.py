@@ -50,7 +50,12 @@ def export_command(argv: list[str]) -> None:
         if name not in own:
             raise InvalidInput(f"--{name} is missing", allowed=CALL)
     if own.get("rows", 1) < 1:
-        raise InvalidInput("nothing can be compared", received=f"--rows {own['rows']}")
+        raise InvalidInput(
+            "nothing can be compared",
+            received=f"--rows {own['rows']}",
+            allowed="1 or more",
+            next_step="leave --rows out for 32",
+        )
     chosen = make_format(own["format"], llama_cpp=own.get("llama_cpp"))
     from peftkit.exporting.adapted import ROWS
     from peftkit.exporting.performing import export

@@ -69,6 +69,11 @@ def predict_command(argv: list[str]) -> None:
         raise InvalidInput("the folder is missing", allowed=CALL)
     own = _options(argv[1:])
     rows = _data(own)
+    if "file" in own and not Path(own["file"]).is_file():
+        raise InvalidInput(
+            f"there is no file {own['file']}",
+            next_step="check the path; one text is given with --text, a table with --data",
+        )
     with opened(own.get("out"), overwrite=bool(own.get("overwrite"))) as file:
         writer = Writer(own["format"], file)
         from peftkit.saved import load_run
@@ -87,7 +92,10 @@ def _options(argv: list[str]) -> dict[str, Any]:
         raise InvalidInput("--text-column is of --data", next_step="add --data FILE")
     if own.get("batch_size", 1) < 1:
         raise InvalidInput(
-            "a batch has rows", received=f"--batch-size {own['batch_size']}", allowed="1 or more"
+            "a batch has rows",
+            received=f"--batch-size {own['batch_size']}",
+            allowed="1 or more",
+            next_step=f"leave --batch-size out for {BATCH_SIZE}",
         )
     asked = own.get("format", "jsonl" if own.get("json") else "text")
     if own.get("json") and asked != "jsonl":
@@ -129,7 +137,7 @@ def _lines(file: str) -> Iterator[str]:
             f"{file} cannot be read",
             received=str(error),
             allowed="a text file in UTF-8, a text on each line",
-            next_step="check the path; one text is given with --text, a table with --data",
+            next_step="one text is given with --text, a table with --data",
         ) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.commands import compare
-from peftkit.commands.compare import LADDER, seeds_of, size_of
+from peftkit.commands.compare import LADDER, describe_plan, seeds_of, size_of
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.flags import read_flags
 from peftkit.overrides import read_mapping
@@ -36,10 +36,12 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
   --workers N           cells at a time
   --keep-weights WHICH  best (a method), all, none (default none)
   --engine ray          on a Ray cluster: this machine, or --address of one that runs
+  --dry-run             list trials and cells up to the first look, time and disk, and stop
 """
 OUT = "out/study"
+HOW = ("dry_run", "quiet")  # of the call, not of the study
 EXTRAS: dict[str, Any] = {
-    **{name: kind for name, kind in compare.EXTRAS.items() if name != "dry_run"},
+    **compare.EXTRAS,
     "tasks": tuple[str, ...],
     "backbones": tuple[str, ...],
     "noise_at": tuple[str, ...],
@@ -52,7 +54,12 @@ EXTRAS: dict[str, Any] = {
 
 def study_command(argv: list[str]) -> None:
     """Run a study, print its tables and its verdict."""
-    study, quiet = make_study(argv)
+    study, dry, quiet = make_study(argv)
+    if dry:
+        for pair in study.pairs:
+            for plan in pair.plan():
+                print(f"{plan.folder.path}:\n{describe_plan(plan)}")
+        return
     verdicts = study.run(quiet=quiet)
     from peftkit.reporting import report
     from peftkit.reporting.consoles import standard_console
@@ -65,8 +72,8 @@ def study_command(argv: list[str]) -> None:
         print_verdict(verdict, console)
 
 
-def make_study(argv: list[str]) -> tuple[Study, bool]:
-    """A study from its file and flags, flags winning; and whether to show no progress.
+def make_study(argv: list[str]) -> tuple[Study, bool, bool]:
+    """A study from its file and flags, flags winning; whether only to list it; whether quietly.
 
     Raises:
         UnknownName: The file or a flag names something that a study does not have.
@@ -81,7 +88,7 @@ def make_study(argv: list[str]) -> tuple[Study, bool]:
     changes, own = read_flags(argv, extras=EXTRAS)
     if "config" in changes:
         raise InvalidInput("a study is read from a file", next_step="peftkit study FILE.yaml")
-    quiet = bool(own.pop("quiet", False))
+    dry, quiet = bool(own.pop("dry_run", False)), bool(own.pop("quiet", False))
     if "seeds" in own:
         own["seeds"] = seeds_of(own["seeds"])
     for name in ("sizes", "noise_at"):
@@ -95,7 +102,7 @@ def make_study(argv: list[str]) -> tuple[Study, bool]:
         own["tasks"] = [{"name": kind, "data": each} for each in data] if data else [kind]
     if "backbone" in changes:
         own["backbones"] = [changes.pop("backbone")]
-    return Study(**{**body, **own}, options=changes), quiet
+    return Study(**{**body, **own}, options=changes), dry, quiet
 
 
 def _data_of(changes: dict[str, Any]) -> list[Any]:
@@ -104,7 +111,7 @@ def _data_of(changes: dict[str, Any]) -> list[Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     body = read_mapping(str(path))
-    known = [*(name for name in EXTRAS if name != "quiet"), "training", "steps"]
+    known = [*(name for name in EXTRAS if name not in HOW), "training", "steps"]
     for name in body:
         if name not in known:
             raise UnknownName("part of a study", name, known)

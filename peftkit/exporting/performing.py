@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import InvalidInput
 from peftkit.exporting.adapted import ROWS, load_adapted
 from peftkit.placing import require_free, require_room, whole_folder
 from peftkit.record import MANIFEST, write_atomically
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
     from peftkit.formats import Format
     from peftkit.verification import Agreement
+
+GRAPHS = ("onnx", "torch", "gguf", "ollama")
+"""Formats that no model of transformers comes back from."""
 
 
 def export(
@@ -55,6 +59,13 @@ def export(
     from peftkit.saved import read_manifest
 
     manifest = read_manifest(folder)
+    made = manifest.get("export", {}).get("format")
+    if made in GRAPHS:
+        raise InvalidInput(
+            f"{folder} is an export already, and a graph is written in no other format",
+            received=f"format {made}",
+            next_step="export the run that it was made of",
+        )
     run = load_adapted(folder, rows=rows, allow_other_base=allow_other_base)
     format.check(run)
     require_room(out, format.room(run))

@@ -52,6 +52,7 @@ class TracedFormat(Format):
             try:
                 self.trace(model, inputs, free_shapes(inputs, longest(run)), folder)
             except Exception as error:
+                _raise_if_of_disk(error)
                 if REFUSED not in str(error):
                     raise _untraceable(model, inputs, error) from error
                 # Sounds have a shortest length, and prefixes take some of the longest: let torch
@@ -67,6 +68,7 @@ class TracedFormat(Format):
         try:
             self.trace(model, inputs, shapes, folder)
         except Exception as error:
+            _raise_if_of_disk(error)
             raise _untraceable(model, inputs, error) from error
 
     def trace(self, model: Any, inputs: Any, shapes: Any, folder: Path) -> None:
@@ -116,6 +118,12 @@ def free_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[st
         name: {axis: named[own] for axis, own in axes(name, value).items()}
         for name, value in inputs.items()
     }
+
+
+def _raise_if_of_disk(error: Exception) -> None:
+    """Raise what the disk said as it is; unreadable source code has no number of an error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _untraceable(model: Any, inputs: dict[str, torch.Tensor], error: Exception) -> Unsupported:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
 
 ASKED = "{{ .Prompt }}"
+# The likeliest token each time, and no discount for those that stand there already, which Ollama
+# gives unless told otherwise.
+GREEDY = ("PARAMETER temperature 0", "PARAMETER repeat_penalty 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ def modelfile(task: Any, end: str | None) -> str:
         task: That of the run.
         end: The token that ends a text.
     """
-    lines = [f"FROM ./{FILE}", f'TEMPLATE """{template(task)}"""', "PARAMETER temperature 0"]
+    lines = [f"FROM ./{FILE}", f'TEMPLATE """{template(task)}"""', *GREEDY]
     if hasattr(task, "max_new_tokens"):
         lines.append(f"PARAMETER num_predict {task.max_new_tokens}")
     if end:

@@ -51,7 +51,11 @@ def check(folder: Path, rows: Dataset, *, fresh: bool = True) -> Observed:
         )  # fmt: skip
         if done.returncode != 0 or not out.is_file():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise VerificationFailed(f"the merged model cannot be used in a fresh process: {last}")
+            raise VerificationFailed(
+                f"the merged model cannot be used in a fresh process, which said: {last}. Next: "
+                "see that memory and disk have room for the model once more; else report this "
+                "with what `peftkit doctor` prints."
+            )
         return Observed.read(out)
 
 

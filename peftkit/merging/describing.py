@@ -57,11 +57,9 @@ def settle_config(folder: Path, base: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("use_cache", None)
-    config |= {
-        name: value
-        for name, value in json.loads((base / path.name).read_text(encoding="utf-8")).items()
-        if name == "use_cache"
-    }
+    own = json.loads((base / path.name).read_text(encoding="utf-8"))
+    if "use_cache" in own:
+        config["use_cache"] = own["use_cache"]
     write_atomically(path, json.dumps(config, indent=2) + "\n")
     if (base / GENERATION).is_file() and not (folder / GENERATION).is_file():
         shutil.copyfile(base / GENERATION, folder / GENERATION)

@@ -10,6 +10,8 @@ from typing import Any
 
 from peftkit.errors import Unsupported
 
+_ELSEWISE = "Next: keep the adapter beside its base, or export both to onnx as one graph."
+
 
 def fold(model: Any) -> Any:
     """Fold the active adapter of a `PeftModel` into its backbone, in place.
@@ -25,22 +27,30 @@ def fold(model: Any) -> Any:
     from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
     if model.active_peft_config.is_prompt_learning:
-        raise Unsupported("virtual tokens and prefixes have no place in a backbone's weights")
+        raise Unsupported(
+            f"virtual tokens and prefixes have no place in a backbone's weights. {_ELSEWISE}"
+        )
     base = model.get_base_model()
     for name, module in list(base.named_modules(remove_duplicate=False)):
         parent, _, own = name.rpartition(".")
         if isinstance(module, BaseTunerLayer):
             if not hasattr(module, "merge"):
-                raise Unsupported(f"{type(module).__name__} at {name} cannot be merged")
+                raise _unmergeable(name, module)
             if module.merged_adapters:  # PEFT would warn, and leave the weights as they are
-                raise Unsupported(f"{name} has its adapter merged already: unmerge it first")
+                raise Unsupported(
+                    f"{name} has its adapter merged already. Next: unmerge_adapter() first."
+                )
             module.merge(safe_merge=True)
             setattr(base.get_submodule(parent), own, module.get_base_layer())
         elif isinstance(module, ModulesToSaveWrapper):
             trained = module.modules_to_save[module.active_adapters[0]]
             setattr(base.get_submodule(parent), own, trained)
         elif isinstance(module, AuxiliaryTrainingWrapper):
-            raise Unsupported(f"{type(module).__name__} at {name} cannot be merged")
+            raise _unmergeable(name, module)
     if hasattr(base, "peft_config"):
         del base.peft_config
     return base
+
+
+def _unmergeable(name: str, module: Any) -> Unsupported:
+    return Unsupported(f"{type(module).__name__} at {name} cannot be merged. {_ELSEWISE}")

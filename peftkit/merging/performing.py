@@ -209,7 +209,8 @@ def _judge(
                 f"{found.agreement.largest_difference:.3g} where rounding to {found.dtype} "
                 f"explains {found.to_dict()['tolerance']:.3g}; the first layer that differs is "
                 f"{found.first or 'behind the last that was looked at'}. {request.out} was not "
-                "written"
+                "written. Next: try --dtype float32, or export to onnx, which takes the adapter "
+                "unmerged where it has to; and report this with what `peftkit doctor` prints."
             )
     return to_adapted, to_unmerged
 

@@ -80,6 +80,7 @@ def check_request(
             "a merge is verified on rows",
             received=f"--rows {num_rows}",
             allowed="1 or more",
+            next_step="leave --rows out for 64",
         )
     require_free(out, [run, *_own_folder(manifest)], "merged", overwrite=overwrite)
     return Request(

@@ -189,7 +189,10 @@ def _merged(plan: Plan) -> Iterator[tuple[str, torch.Tensor]]:
             done.add(owner)
             yield from _fold_layer(plan, owner, layers[owner])
     if layers.keys() - done:
-        raise Unsupported(f"{min(layers.keys() - done)} is not among the files of the base")
+        raise Unsupported(
+            f"{min(layers.keys() - done)} is not among the files of the base. Next: bring back "
+            "the files that the run was trained on."
+        )
 
 
 def _fold_layer(plan: Plan, name: str, layer: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -21,7 +21,11 @@ from peftkit.statistics.power import ALPHA
 from peftkit.study import rates
 from peftkit.study.comparison import Comparison
 from peftkit.study.execution import Engine
+from peftkit.study.folder import StudyFolder
 from peftkit.study.grid import Facts
+from peftkit.study.inputs import Inputs
+from peftkit.study.planning import Plan, make_plan
+from peftkit.study.rates import Trial
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
 from peftkit.verdict import FEWEST_SEEDS, Look, Verdict
 from peftkit.verdict.from_table import CHEAPER, DESIGN_FILE, Judged, judge_tables
@@ -94,28 +98,44 @@ class Pair:
             found = judge_tables(summarise(records_of(asked, self.out)), study.margin, study.looks)
         return [verdict for _, verdict in found]
 
-    def _search(
-        self, records_of: Callable[[list[Labelled], Path], list[Record]]
-    ) -> dict[tuple[str, int | None], float]:
-        study, first = self.study, self._seeds[0]
+    def plan(self, *, facts: Callable[[Recipe], Facts] | None = None) -> list[Plan]:
+        """What `run` would do at least: trials of learning rates, then cells up to the first look.
+
+        Nothing is written or run. Where rates are still to be tried, cells are at their defaults.
+        """
+        study = self.study
+        seeds = self._seeds[: study.looks[0].seeds] if study.looks else self._seeds
+        cells = self._recipes(seeds, rates.read_chosen(self.out))
+        trials = [(_trial_label(trial), trial.recipe) for trial in self._trials()]
+        return [
+            make_plan(
+                recipes, StudyFolder(folder), facts=facts or Inputs(), workers=study.workers,
+                keep_weights=study.keep_weights,
+            )
+            for recipes, folder in ((trials, self.out / SEARCH), (cells, self.out))
+            if recipes
+        ]  # fmt: skip
+
+    def _trials(self) -> list[Trial]:
+        study = self.study
         by_place = {
             (label, recipe.task.size): recipe
-            for label, recipe in self._grid([first])
+            for label, recipe in self._grid(self._seeds[:1])
             if recipe.task.label_noise == study.noises[0]
         }
-        found = rates.trials_of(
+        return rates.trials_of(
             list(dict.fromkeys(study.methods)), self._searched,
             lambda label, size: by_place[label, size], study.trials,
         )  # fmt: skip
+
+    def _search(
+        self, records_of: Callable[[list[Labelled], Path], list[Record]]
+    ) -> dict[tuple[str, int | None], float]:
+        found = self._trials()
         if not found:
             return {}
         search = self.out / SEARCH
-        recipes = [
-            (trial.label if trial.recipe == by_place[trial.label, trial.size]
-             else _at_rate(trial.label, trial.rate), trial.recipe)
-            for trial in found
-        ]  # fmt: skip
-        records = records_of(recipes, search)
+        records = records_of([(_trial_label(trial), trial.recipe) for trial in found], search)
         by_key = {_dumped(record.recipe): record for record in records}
         ordered = [by_key[_identity(t.recipe)] for t in found]
         chosen = rates.choose(found, ordered, self.out)
@@ -227,6 +247,8 @@ def _place(label: str, recipe: Recipe) -> Place:
     return label, recipe.task.size, recipe.task.label_noise
 
 
-def _at_rate(label: str, rate: float) -> str:
-    """The label of a method at another learning rate."""
-    return f"{label}{',' if ':' in label else ':'}training.learning_rate={rate:g}"
+def _trial_label(trial: Trial) -> str:
+    """The label of a method, with its learning rate where that is not the default."""
+    if trial.is_default:
+        return trial.label
+    return f"{trial.label}{',' if ':' in trial.label else ':'}training.learning_rate={trial.rate:g}"

@@ -32,6 +32,7 @@ class Trial:
     size: int | None
     rate: float
     recipe: Recipe
+    is_default: bool
 
 
 def factors(trials: int) -> list[float]:
@@ -71,10 +72,11 @@ def trials_of(
             default = float(recipe.learning_rate or 0.0)
             for factor in factors(trials):
                 if factor == 1:  # as it is: the very cell that a study without a search has
-                    found.append(Trial(label, size, default, recipe))
+                    found.append(Trial(label, size, default, recipe, True))
                 else:
                     rate = float(f"{default * factor:.2g}")
-                    found.append(Trial(label, size, rate, recipe.override({_GIVEN: rate})))
+                    changed = recipe.override({_GIVEN: rate})
+                    found.append(Trial(label, size, rate, changed, False))
     return found
 
 
@@ -111,6 +113,13 @@ def choose(
     ]  # fmt: skip
     write_atomically(out / RATES_FILE, json.dumps(body, indent=2) + "\n")
     return chosen
+
+
+def read_chosen(out: Path) -> dict[tuple[str, int | None], float]:
+    """What `choose` chose, from its file in a folder; empty where nothing has been tried yet."""
+    path = out / RATES_FILE
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return {(each["method"], each["size"]): each["chosen"] for each in listed if each["chosen"]}
 
 
 def validation_score(record: Record) -> float:
