@@ -197,6 +197,11 @@ CELLS: list[tuple[Any, Any, dict[str, Any]]] = [
     ("lora", {"name": "twin:bert", "quantization": "nf4"}, {}),
     ("lora", {"name": "twin:llama", "quantization": "int8"}, {"gradient_checkpointing": True}),
     (
+        "lora",
+        {"name": "twin:bert", "quantization": "int8", "dtype": "bfloat16"},
+        {"precision": "bfloat16"},
+    ),
+    (
         "bottleneck",
         {"name": "twin:llama", "quantization": "nf4", "double_quantization": True,
          "dtype": "bfloat16"},

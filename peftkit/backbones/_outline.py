@@ -68,11 +68,12 @@ class PackedOutline(nn.Linear):
         return [buffer for name, buffer in self.named_buffers() if name.startswith("scale")]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        given = x.dtype
+        output: torch.Tensor
         if self.four_bit:
-            x = x.to(self.compute_dtype)
-        output: torch.Tensor = _Pass.apply(x, self)
-        return output.to(given)
+            output = _Pass.apply(x.to(self.compute_dtype), self)
+            return output.to(x.dtype)
+        output = _Pass.apply(x, self)  # in 8 bits of autocast's format, on a CPU
+        return output
 
 
 class _Pass(torch.autograd.Function):
@@ -92,9 +93,9 @@ class _Pass(torch.autograd.Function):
             sums = x.new_empty(shape, dtype=torch.int32)
             output = x.new_empty(shape)
             del packed, sums
-        else:
+        else:  # a layer of torch, which autocast has a say in
             unpacked = _unpacked(layer, x, x.dtype)
-            output = x.new_empty(shape)
+            output = nn.functional.linear(x, unpacked, layer.bias)
             del unpacked
         return output
 
@@ -116,6 +117,8 @@ def _unpacked(layer: PackedOutline, like: torch.Tensor, dtype: torch.dtype) -> t
     if layer.four_bit and layer.scales()[0].dtype == torch.uint8:
         scales = like.new_empty(layer.scales()[0].shape, dtype=torch.float32)
         _ = scales + 0  # the offset is added to a copy
+    if not layer.four_bit:
+        return layer.weight.to(dtype, copy=True)
     return like.new_empty((layer.out_features, layer.in_features), dtype=dtype)
 
 
