@@ -3,9 +3,10 @@
     python benchmarks/readme.py [--check]
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of README.md goes the table of the records in
-benchmarks/results/NAME, with its plot; in a recipe's "Expect:" line what the records of that very
-recipe say, whatever their seeds; in recipes/README.md one row for each recipe. `--check` writes
-nothing and fails if anything would change.
+benchmarks/results/NAME, with its plot; between `<!-- verdicts -->` and `<!-- end -->` what the
+studies in benchmarks/results/studies came to; in a recipe's "Expect:" line what the records of
+that very recipe say, whatever their seeds; in recipes/README.md one row for each recipe. `--check`
+writes nothing and fails if anything would change.
 """
 
 import re
@@ -15,15 +16,19 @@ from collections import defaultdict
 from pathlib import Path
 
 from peftkit import Recipe, read_records
-from peftkit.quantities import size_in_bytes
+from peftkit.quantities import percent, size_in_bytes
 from peftkit.record import Record
 from peftkit.reporting.pairing import metric_of
-from peftkit.reporting.summary import summarise
+from peftkit.reporting.summary import Row, Table, summarise
 from peftkit.reporting.tables import to_markdown
 from peftkit.script import main as run_recipe
+from peftkit.verdict import Verdict, wording
+from peftkit.verdict.deciding import Decision
+from peftkit.verdict.from_table import read_studied
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+STUDIES = RESULTS / "studies"
 Expected = dict[str, tuple[str, list[Record]]]
 """What a recipe does, whatever its seed: the folder of its records, and they."""
 
@@ -42,7 +47,52 @@ def readme(text: str) -> str:
             return match[0]
         return f"<!-- table: {match[1]} -->\n\n{table(match[1])}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+    text = re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- verdicts -->.*?<!-- end -->",
+        lambda _: f"<!-- verdicts -->\n\n{verdicts()}\n<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def verdicts() -> str:
+    """A row for each size of each study: the verdict, and what its method costs against full."""
+    lines = [
+        "| data | wrong labels | examples | verdict | full minus it, points | trained, of full "
+        "| time, of full | seeds |",
+        "| :--- | ---: | ---: | :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for folder in sorted(path.parent for path in STUDIES.glob("*/records")):
+        for table, verdict in read_studied(folder).verdicts:
+            lines += [verdict_row(table, verdict, each) for each in verdict.decisions]
+    return "\n".join(lines) + "\n"
+
+
+def verdict_row(table: Table, verdict: Verdict, decision: Decision) -> str:
+    """One size of one study."""
+    said = f"**{decision.kind}**"
+    gap = trained = time = "-"
+    if decision.contrasts:
+        nearest = min(decision.contrasts, key=lambda c: c.p_not_worse)
+        found = next((c for c in decision.contrasts if c.method == decision.method), nearest)
+        said += f"{': ' if decision.method else ', nearest '}`{found.method}`"
+        gap = wording.difference(verdict, found)
+        rows = {row.method: row for row in table.rows if row.size == decision.size}
+        one, full = rows[found.method], rows[verdict.results.full]
+        trained = share(one, full, "trainable_parameters")
+        time = share(one, full, "train_cpu_seconds")
+    noise = table.place.label_noise
+    return (
+        f"| {table.place.data} | {f'{noise:.0%}' if noise else '-'} | {decision.size:,} | {said} "
+        f"| {gap} | {trained} | {time} | {decision.num_seeds} |"
+    )
+
+
+def share(one: Row, full: Row, cost: str) -> str:
+    """What one row costs, as a share of what the other does."""
+    ours, theirs = one.cost(cost), full.cost(cost)
+    return "-" if ours is None or not theirs else percent(ours / theirs)
 
 
 def expectation(records: list[Record], name: str) -> str:

@@ -18,7 +18,7 @@ from peftkit.device import (
     resolve_precision,
 )
 from peftkit.distributed import is_first, require_even_batches
-from peftkit.environment import spare_imports
+from peftkit.environment import sparing_imports
 from peftkit.errors import InvalidInput
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -146,10 +146,10 @@ def _require_machine(recipe: Recipe) -> None:
 
 def _load(bench: Workbench, meter: Meter) -> None:
     """Load the backbone, measured; what the task remarks on it goes to the notes of the data."""
-    import peft  # noqa: F401
-    import transformers.trainer  # noqa: F401
+    with sparing_imports():
+        import peft  # noqa: F401
+        import transformers.trainer  # noqa: F401
 
-    spare_imports()
     with meter.phase("load"):
         bench.backbone  # noqa: B018  # loads on first use
     remarks = bench.recipe.task.remarks(bench.data, bench.backbone)

@@ -36,7 +36,10 @@ from peftkit.study._worker import die_with_parent, one_line
 
 FORECAST = "peftkit.memory.forecast:forecast"
 MOST_WORKERS = 4
-_PRELOAD = ("torch", "transformers.modeling_utils", "peft", "peftkit.workbench")
+_PRELOAD = (
+    "torch", "transformers.modeling_utils", "peft",
+    "peftkit.memory.forecast", "peftkit.memory.pool",
+)  # fmt: skip
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -70,7 +73,7 @@ def forecast_rows(
         return
     jobs = {cell: (forecast, recipe.to_dict(), question) for cell, (recipe, _) in waiting.items()}
     count = min(machine.usable_cores(), MOST_WORKERS) if workers is None else workers
-    found_one_by_one = _in_processes(jobs, question, count) if count else _here(jobs)
+    found_one_by_one = _in_processes(jobs, count) if count else _here(jobs)
     for cell, found in found_one_by_one:
         file = waiting[cell][1]
         if file is not None and "failed" not in found:
@@ -140,12 +143,9 @@ def _here(jobs: Mapping[Cell, Any]) -> Iterator[tuple[Cell, dict[str, Any]]]:
         yield cell, work(job)
 
 
-def _in_processes(
-    jobs: Mapping[Cell, Any], question: Question, workers: int
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    kind = question.configuration["model_type"].replace("-", "_")
+def _in_processes(jobs: Mapping[Cell, Any], workers: int) -> Iterator[tuple[Cell, dict[str, Any]]]:
     with patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": ""}):  # of the processes
-        start_server(preload=(*_PRELOAD, f"transformers.models.{kind}.modeling_{kind}"))
+        start_server(preload=_PRELOAD)
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         pool = ProcessPoolExecutor(
             min(workers, len(jobs)),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ FEWEST_TASKS = 5  # below it, interquartile mean and probability of improvement 
 
 def interquartile_mean(scores: ArrayLike) -> float:
     """Mean of the middle half of all scores (Agarwal et al., NeurIPS 2021)."""
-    return float(stats.trim_mean(np.ravel(np.asarray(scores, dtype=np.float64)), 0.25))
+    return float(scipy.stats.trim_mean(np.ravel(np.asarray(scores, dtype=np.float64)), 0.25))
 
 
 def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:

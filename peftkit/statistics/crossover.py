@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Smoothed:
 
     def bounds(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper ends of two-sided intervals, point by point."""
-        half = stats.t.ppf(0.5 + level / 2, self.df) * self.standard_error
+        half = scipy.stats.t.ppf(0.5 + level / 2, self.df) * self.standard_error
         return self.mean - half, self.mean + half
 
 

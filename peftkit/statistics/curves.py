@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from peftkit.statistics.estimates import LEVEL
 
@@ -137,7 +137,9 @@ def crossing(first: Law, second: Law, *, least: float = 1.0, most: float = 1e14)
     if not len(rises) or gap[-1] <= 0:
         return None
     low, high = grid[rises[-1]], grid[rises[-1] + 1]
-    root = optimize.brentq(lambda x: first.at(math.exp(x)) - second.at(math.exp(x)), low, high)
+    root = scipy.optimize.brentq(
+        lambda x: first.at(math.exp(x)) - second.at(math.exp(x)), low, high
+    )
     return math.exp(root)
 
 
@@ -180,7 +182,7 @@ def learning_curve(
     inside = [rest.at(size) - value for size, value in zip(n, values.mean(axis=1), strict=True)]
     misfit = float(np.sqrt(np.mean(np.square(inside[:-1]))))
     error = math.hypot(float(np.std(ends, ddof=1)) if ends else 0.0, misfit)
-    allowed = float(stats.t.ppf(0.5 + level / 2, max(num_seeds - 1, 1))) * error
+    allowed = float(scipy.stats.t.ppf(0.5 + level / 2, max(num_seeds - 1, 1))) * error
     return Curve(
         law=law, sizes=grid, low=low, high=high, held_out=float(n[-1]), predicted=predicted,
         measured=measured, holds=abs(predicted - measured) <= allowed,

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from peftkit.statistics.estimates import Estimate
 
@@ -28,12 +28,12 @@ def not_worse(difference: Estimate, margin: float) -> float:
         difference: Full minus method.
         margin: What would be too much, at least 0.
     """
-    return float(stats.t.cdf(_distance(difference, margin), difference.df))
+    return float(scipy.stats.t.cdf(_distance(difference, margin), difference.df))
 
 
 def better_by(difference: Estimate, margin: float) -> float:
     """Return p of "full lies less than a margin above the method" (small: it is better by that)."""
-    return float(stats.t.sf(_distance(difference, margin), difference.df))
+    return float(scipy.stats.t.sf(_distance(difference, margin), difference.df))
 
 
 def equivalent(difference: Estimate, margin: float) -> float:
@@ -57,7 +57,7 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of a rate (Wilson, JASA 22, 1927)."""
-    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    found = scipy.stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return float(found.low), float(found.high)
 
 

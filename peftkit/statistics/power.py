@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 from scipy.special import chdtri, stdtrit
 
 from peftkit.statistics.estimates import error_and_df, mean_squares
@@ -84,7 +84,7 @@ def power(
     items = of_items * _chances(num_items - 1)[None, :]
     error, df = error_and_df(seeds, items, spread.rest, num_seeds, num_items)
     true = spread.standard_error(num_seeds, num_items)
-    decided = stats.norm.sf((stdtrit(df, 1 - alpha) * error - abs(distance)) / true)
+    decided = scipy.stats.norm.sf((stdtrit(df, 1 - alpha) * error - abs(distance)) / true)
     return float(decided.mean())
 
 

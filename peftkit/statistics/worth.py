@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,10 @@ def factor_in_examples(
         The factor; None: there is no height that both curves pass through.
     """
     logs = np.log(np.asarray(sizes, dtype=np.float64))
-    ours, theirs = (isotonic_regression(np.asarray(y, dtype=np.float64)).x for y in (cheaper, full))
+    ours, theirs = (
+        scipy.optimize.isotonic_regression(np.asarray(y, dtype=np.float64)).x
+        for y in (cheaper, full)
+    )
     low, high = max(ours[0], theirs[0]), min(ours[-1], theirs[-1])
     if not high > low:
         return None

@@ -12,7 +12,7 @@ import importlib
 import os
 import signal
 
-from peftkit.environment import spare_imports
+from peftkit.environment import sparing_imports
 from peftkit.study._worker import GUARD, PRELOAD, die_with_parent
 
 
@@ -24,10 +24,10 @@ def _serve() -> None:
     for descriptor in (1, 2):  # libraries warn while being imported; a cell shows its own errors
         os.dup2(silence, descriptor)
     os.close(silence)
-    for name in filter(None, os.environ.pop(PRELOAD, "").split(",")):
-        with contextlib.suppress(Exception):  # the cell that needs it reports the error
-            importlib.import_module(name)
-    spare_imports()
+    with sparing_imports():
+        for name in filter(None, os.environ.pop(PRELOAD, "").split(",")):
+            with contextlib.suppress(Exception):  # the cell that needs it reports the error
+                importlib.import_module(name)
 
 
 _serve()

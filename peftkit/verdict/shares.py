@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scipy import stats
+import scipy
 
 from peftkit.errors import InvalidInput
 from peftkit.statistics.hypotheses import holm
@@ -73,7 +73,7 @@ def compare_shares(shares: Mapping[str, float], full: str, num_items: int) -> li
     for share in others.values():
         error = math.sqrt((share * (1 - share) + base * (1 - base)) / num_items)
         away = abs(share - base) / error if error else math.inf * (share != base)
-        p_values.append(float(2 * stats.norm.sf(away)))
+        p_values.append(float(2 * scipy.stats.norm.sf(away)))
     return [
         ShareComparison(method, others[method] - base, p, float(adjusted))
         for method, p, adjusted in zip(others, p_values, holm(p_values), strict=True)
