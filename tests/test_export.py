@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from exported import KINDS, Trained, leave_run
 from peftkit import parts
 from peftkit.cli import main
 
+LLAMA_CPP = os.environ.get("PEFTKIT_LLAMA_CPP", "")
 pytestmark = pytest.mark.usefixtures("libraries")
 
 
@@ -343,6 +345,18 @@ def test_a_gguf_file_that_is_not_the_model_is_caught(
     assert export(trained("decoder"), "gguf", out, "--llama-cpp", str(converter)) == 1
     assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.skipif(not LLAMA_CPP, reason="PEFTKIT_LLAMA_CPP names no folder of llama.cpp")
+@pytest.mark.parametrize("name", ["gguf", "ollama"])
+def test_the_converter_of_llama_cpp_writes_what_was_adapted(
+    name: str, trained: Trained, tmp_path: Path, shared: Path
+) -> None:
+    out = tmp_path / "out"  # it knows no tokenizers of toys
+    run = trained("decoder", name=str(shared / "backbones" / "stories260k-llama"))
+    assert export(run, name, out, "--llama-cpp", LLAMA_CPP) == 0
+    assert about(out)["agreement"]["equal_predictions"] == 1.0
+    assert (out / "Modelfile").exists() == (name == "ollama")
 
 
 def test_a_converter_that_fails_is_quoted(

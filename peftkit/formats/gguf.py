@@ -8,9 +8,11 @@ compared tensor by tensor; then put into the model again, and its answers are co
 from __future__ import annotations
 
 import copy
+import io
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -144,7 +146,8 @@ def read_tensors(file: Path, model: Any) -> dict[str, torch.Tensor]:
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     try:
-        found = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)
+        with redirect_stderr(io.StringIO()):  # a bar of its own
+            found = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)
     except (ValueError, OSError, KeyError, IndexError, AssertionError) as error:
         raise VerificationFailed(f"{file.name} cannot be read back: {error}") from error
     tensors: dict[str, torch.Tensor] = found["tensors"]
