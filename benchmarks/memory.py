@@ -5,7 +5,8 @@
 Public shapes (benchmarks/shapes) with random weights, through the same loading, attaching and
 training as every run. Truth on CUDA is `torch.cuda.max_memory_allocated` over a training step; on a
 CPU, where nobody counts otherwise, the live storages of the step, and the large shapes have fewer
-blocks (as the table says), short rows and small batches. Beside it, what `accelerate
+blocks (as the table says), short rows and small batches; most of their packed weights compute in
+float32, as bfloat16 is emulated on most CPUs. Beside it, what `accelerate
 estimate-memory` says of training with Adam, and the rule of 16 bytes a parameter. A row that is
 there already is not run again; each is a process of its own.
 """
@@ -56,12 +57,13 @@ class Row:
             return {"dtype": "float32"}
         if self.precision == "bf16":
             return {"dtype": "bfloat16"}
-        kind, _, double = self.precision.partition("+")
-        return {"dtype": "bfloat16", "quantization": kind, "double_quantization": bool(double)}
+        kind, *more = self.precision.split("+")
+        dtype = "float32" if "fp32" in more else "bfloat16"
+        return {"dtype": dtype, "quantization": kind, "double_quantization": "double" in more}
 
     @property
     def computes_in(self) -> str:
-        return "float32" if self.precision == "fp32" else "bfloat16"
+        return "float32" if self.precision.endswith("fp32") else "bfloat16"
 
 
 def rows(shape: str, *kinds: tuple[Any, ...], **common: Any) -> list[Row]:
@@ -101,19 +103,19 @@ ON_CPU = [
     *rows(
         "llama-3.2-1b",
         ("lora", "fp32", {}), ("lora", "fp32", CHECKPOINTED), ("prompt_tuning", "fp32", {}),
-        ("ia3", "fp32", {}), ("bottleneck", "nf4", CHECKPOINTED), ("lora", "nf4+double", {}),
-        ("lora", "int8", CHECKPOINTED),
+        ("ia3", "fp32", {}), ("bottleneck", "nf4+fp32", CHECKPOINTED),
+        ("lora", "nf4+double+fp32", {}), ("lora", "int8+fp32", CHECKPOINTED),
         batch=1, length=32,
     ),
     *rows(
         "llama-3.1-8b",
-        ("lora", "bf16", {}), ("lora", "bf16", CHECKPOINTED), ("lora", "nf4", CHECKPOINTED),
-        ("lora", "nf4+double", {}), ("prefix_tuning", "nf4", {}),
+        ("lora", "bf16", {}), ("lora", "bf16", CHECKPOINTED), ("lora", "nf4+fp32", CHECKPOINTED),
+        ("lora", "nf4+double+fp32", {}), ("prefix_tuning", "nf4+fp32", {}),
         batch=1, length=16, blocks=8,
     ),
     *rows(
         "qwen2.5-7b",
-        ("lora", "bf16", {}), ("bottleneck", "nf4", CHECKPOINTED), ("last_layers", "bf16", {}),
+        ("lora", "bf16", {}), ("bottleneck", "nf4+fp32", CHECKPOINTED), ("last_layers", "bf16", {}),
         batch=1, length=16, blocks=8,
     ),
 ]  # fmt: skip

@@ -67,9 +67,11 @@ def make_environment(folder: Path) -> Path:
 def logits_there(python: Path, *arguments: object) -> np.ndarray:
     """Logits of the stock script in that environment."""
     done = subprocess.run(
-        [str(python), "-W", "ignore", "-c", STOCK, *map(str, arguments)],
-        check=True, capture_output=True, text=True, cwd=tempfile.gettempdir(),
+        [str(python), "-I", "-W", "ignore", "-c", STOCK, *map(str, arguments)],
+        check=False, capture_output=True, text=True, cwd=tempfile.gettempdir(),
     )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stderr)
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -402,8 +402,12 @@ def test_the_same_weights_behind_another_tokenizer_are_another_backbone(
     manifest = json.loads((copied / "peftkit.json").read_text())
     manifest["backbone"]["tokenizer_fingerprint"] = "0" * 64
     (copied / "peftkit.json").write_text(json.dumps(manifest))
-    with pytest.raises(InvalidInput, match=r"different backbones.*tokenizer 0000"):
-        combine_runs([runs(PLAIN), copied], tmp_path / "out")
+    other = Path(shutil.copytree(copied, tmp_path / "other"))
+    manifest["backbone"]["tokenizer_fingerprint"] = "1" * 64
+    (other / "peftkit.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidInput, match=r"different backbones.*tokenizer 1111"):
+        combine_runs([other, copied], tmp_path / "out")
+    combine_runs([runs(PLAIN), copied], tmp_path / "out")  # a run that has none noted
 
 
 def test_an_adapter_on_a_backbone_of_its_own_is_refused(copied: Path, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def test_onnx_answers_as_the_adapted_model_in_every_shape(
     assert agreement["num_rows"] == 12
     assert 0 <= agreement["largest_difference"] < 1e-4
     assert agreement["equal_predictions"] == 1.0
+    assert bool(agreement["metrics"]) == (kind != "decoder")  # it writes, and is compared by tokens
+    for before, after in agreement["metrics"].values():
+        assert after == pytest.approx(before, abs=1e-5)
     session = onnxruntime.InferenceSession(out / "model.onnx")
     assert {tuple(value.shape) for value in session.get_inputs()} == {("batch", "sequence")}
     assert answers(out, TEXTS[kind], capsys) == answers(trained(kind), TEXTS[kind], capsys)
@@ -475,12 +478,8 @@ def test_what_fails_leaves_nothing_that_looks_whole(
         save_file(weights, folder / "adapter_model.safetensors")
 
     monkeypatch.setattr(AdapterFormat, "write", wrong)
-    if fault == "write":
-        with pytest.raises(OSError, match="No space"):
-            export(trained("decoder"), "adapter", out, "--overwrite")
-    else:
-        status = export(trained("decoder"), "adapter", out, "--overwrite")
-        assert status == {"verify": 1, "killed": 130}[fault]
+    status = export(trained("decoder"), "adapter", out, "--overwrite")
+    assert status == {"write": 1, "verify": 1, "killed": 130}[fault]
     assert (out / "mine").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _BASE = {
     "fingerprint": "weights", "quantization": "quantisation",
-    "tokenizer_fingerprint": "tokenizer", "template_fingerprint": "chat template",
+    "tokenizer_fingerprint": "tokenizer",
 }  # fmt: skip
-"""What has to be one, by its name in peftkit.json."""
+"""What has to be one where it was noted, by its name in peftkit.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def _require_one_base(adapters: Sequence[Adapter]) -> None:
     for adapter in adapters[1:]:
         for key, what in _BASE.items():
             one, other = (a.manifest["backbone"].get(key) for a in (first, adapter))
-            if one != other:
+            if None not in (one, other) and one != other:
                 raise InvalidInput(
                     f"{first.folder} and {adapter.folder} were trained on different backbones",
                     received=f"{what} {str(one)[:12]} of {first.manifest['backbone']['name']}, "

@@ -76,6 +76,9 @@ def export_command(argv: list[str]) -> None:
         f"{found.largest_difference:.3g} of logits up to {about['largest_logit']:.4g}, "
         f"KL {found.kl:.3g} nats, {found.equal_predictions:.2%} of predictions equal"
     )
+    told = (f"{name} {a:.4f} -> {b:.4f}" for name, (a, b) in found.metrics.items())
+    if metrics := ", ".join(told):
+        print(f"metrics of these rows: {metrics}")
 
 
 def make_format(name: str, **options: Any) -> Any:

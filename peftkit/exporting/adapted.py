@@ -8,7 +8,7 @@ one shape is tried in others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,19 @@ ROWS = 32
 
 
 @dataclass(kw_only=True)
+class Answers:
+    """What a model answers.
+
+    Attributes:
+        logits: Of each batch, `(vectors, classes)`, padding left out.
+        metrics: The task's; empty where answers are written, or the truth is not known.
+    """
+
+    logits: list[torch.Tensor] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
 class AdaptedRun:
     """A run's model, what it answers, and to what.
 
@@ -37,8 +50,10 @@ class AdaptedRun:
         model: The adapted model, float32, on the CPU, in evaluation mode.
         source: Where the rows come from, in words.
         batches: Inputs of the model, by name; together every row once.
-        reference: What the model answers to each batch, as `answers` gives it.
-        num_rows: Rows in all batches.
+        labels: What is to be answered to each batch.
+        examples: What the batches were made of.
+        rows: Where the examples are from, to score answers by; None where that has no meaning.
+        reference: What the model answers to the batches.
     """
 
     folder: Path
@@ -46,8 +61,15 @@ class AdaptedRun:
     model: Any
     source: str = ""
     batches: list[dict[str, torch.Tensor]] = field(default_factory=list)
-    reference: list[torch.Tensor] = field(default_factory=list)
-    num_rows: int = 0
+    labels: list[Any] = field(default_factory=list)
+    examples: list[Any] = field(default_factory=list)
+    rows: Dataset | None = None
+    reference: Answers = field(default_factory=Answers)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all batches."""
+        return len(self.examples)
 
     @property
     def bench(self) -> Workbench:
@@ -59,18 +81,28 @@ class AdaptedRun:
     @property
     def scale(self) -> float:
         """The largest absolute logit of the reference."""
-        return max(largest_logit(each) for each in self.reference)
+        return max(largest_logit(each) for each in self.reference.logits)
 
-    def answers(self, model: Callable[..., Any]) -> list[torch.Tensor]:
-        """Logits of `model` on every batch, `(vectors, classes)` each, padding left out.
+    def ask(self, model: Callable[..., Any]) -> Answers:
+        """What `model` answers to every batch.
 
         Args:
             model: Takes a batch as keyword arguments, and returns what the adapted model does.
         """
         import torch
 
+        task, found, picked = self.saved.recipe.task, Answers(), []
         with torch.inference_mode():
-            return [self._counted(model(**batch), batch) for batch in self.batches]
+            for batch, labels in zip(self.batches, self.labels, strict=True):
+                output = model(**batch)
+                found.logits.append(self._counted(output, batch))
+                if self.rows is not None:
+                    picked += list(task.pick(self.bench.logits(output, batch), labels))
+        if self.rows is not None:
+            answers = [each.float().cpu().numpy() for each in picked]
+            _, metrics = task.score(task.join(answers, self.examples), self.rows)
+            found.metrics = {name: float(value) for name, value in metrics.items()}
+        return found
 
     def _counted(self, output: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         import torch
@@ -88,16 +120,16 @@ class AdaptedRun:
         nowhere = torch.tensor(float("-inf"))
         return logits.where(text[..., None], nowhere).transpose(1, 2).flatten(0, 1)
 
-    def compare(self, others: Sequence[torch.Tensor]) -> Agreement:
+    def compare(self, other: Answers) -> Agreement:
         """Agreement over all batches: means are over vectors, each counting once.
 
         Args:
-            others: As `answers` gives it, of another model.
+            other: What another model answers.
         """
         import numpy as np
 
-        pairs = list(zip(self.reference, others, strict=True))
-        found = [agreement(reference, other) for reference, other in pairs]
+        pairs = list(zip(self.reference.logits, other.logits, strict=True))
+        found = [agreement(reference, others) for reference, others in pairs]
         weights = [len(reference) for reference, _ in pairs]
         return Agreement(
             num_rows=self.num_rows,
@@ -106,6 +138,9 @@ class AdaptedRun:
             equal_predictions=float(
                 np.average([each.equal_predictions for each in found], weights=weights)
             ),
+            metrics={
+                name: (value, other.metrics[name]) for name, value in self.reference.metrics.items()
+            },
         )
 
     def folded(self) -> Any:
@@ -152,7 +187,7 @@ def load_adapted(folder: Path, *, rows: int = ROWS, allow_other_base: bool = Fal
         model = model.float().cpu()
     found.model = model.eval()
     _give_rows(found, rows)
-    found.reference = found.answers(found.model)
+    found.reference = found.ask(found.model)
     return found
 
 
@@ -161,15 +196,18 @@ def _give_rows(run: AdaptedRun, count: int) -> None:
     from peftkit.evaluate import vocabulary
 
     bench = run.bench
-    rows, run.source = held_rows(run.saved, count)
-    examples = bench.encode(rows)
-    longest = max(bench.recipe.task.length(example) for example in examples)
+    rows, run.source, known = held_rows(run.saved, count)
+    task, examples = bench.recipe.task, bench.encode(rows)
+    longest = max(task.length(example) for example in examples)
     room = MOST_LOGITS // (longest * vocabulary(run.model))
-    examples = examples[: max(3, min(count, room))]
-    for some in _groups(examples):
+    run.examples = list(examples[: max(3, min(count, room))])
+    for some in _groups(run.examples):
         batch = bench.collate(some)
+        run.labels.append(batch["labels"])
         run.batches.append({k: v.cpu() for k, v in batch.items() if k != "labels"})
-    run.num_rows = len(examples)
+    scored = known and not (task.generates or task.against_start)
+    if scored and len(run.examples) == len(examples):
+        run.rows = rows
 
 
 def _groups(examples: list[Any]) -> Iterator[list[Any]]:
@@ -181,8 +219,8 @@ def _groups(examples: list[Any]) -> Iterator[list[Any]]:
         size, following = following, size + following
 
 
-def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
-    """Rows to compare two models on, and where they are from.
+def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str, bool]:
+    """Rows to compare two models on, where they are from, and whether their answers are known.
 
     The first validation rows of the run's own data; where these cannot be read any more, paragraphs
     of Python's language reference.
@@ -194,7 +232,7 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
     try:
         data = task.load(seed=saved.recipe.seed)
         rows = data.validation
-        return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}"
+        return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}", True
     except (PeftkitError, OSError):
         if task.inputs != "text" or task.against_start:
             raise
@@ -202,4 +240,4 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str]:
 
     found = [" ".join(p.split()) for text in topics.values() for p in text.split("\n\n")]
     texts = [f"What is it? {p}" if task.reads == "span" else p for p in found if len(p) > 20]
-    return task.rows(texts[:count]), "paragraphs of Python's language reference"
+    return task.rows(texts[:count]), "paragraphs of Python's language reference", False

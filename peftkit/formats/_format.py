@@ -2,7 +2,7 @@
 
 A format is asked three times, each question dearer than the one before: whether this machine has
 what it takes (`require`), whether it takes this run (`check`), and, once all is written, what the
-written files answer to rows that the run has answered (`answers`).
+written files answer to rows that the run has answered (`opened`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftkit.errors import VerificationFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    import torch
 
     from peftkit.exporting.adapted import AdaptedRun
     from peftkit.verification import Agreement
@@ -60,8 +59,8 @@ class Format:
         """Write the run into `folder`, which is empty. `run.model` may be changed by it."""
         raise NotImplementedError
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
-        """What the files in `folder` answer to `run.batches`, as `run.answers` gives it."""
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
+        """The files in `folder`, read anew: takes a batch as the run's own model does."""
         raise NotImplementedError
 
     def verify(self, run: AdaptedRun, folder: Path) -> Agreement:
@@ -70,7 +69,7 @@ class Format:
         Raises:
             VerificationFailed: What is in the files is already known not to be the run.
         """
-        return run.compare(self.answers(run, folder))
+        return run.compare(run.ask(self.opened(run, folder)))
 
     def accept(self, run: AdaptedRun, found: Agreement) -> None:
         """Raise unless `found` is within what rounding explains.

@@ -18,7 +18,7 @@ from peftkit.formats._format import Format
 from peftkit.record import CONTINUED
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
     from peftkit.exporting.adapted import AdaptedRun
 
@@ -65,14 +65,14 @@ class AdapterFormat(Format):
             shutil.copyfile(run.folder / "README.md", folder / "README.md")
         run.bench.backbone.processor.save_pretrained(folder)
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         from peft import PeftModel
 
         from peftkit.methods._peft import quiet
 
         with quiet():
             model = PeftModel.from_pretrained(stock_base(run), str(folder))
-        return run.answers(model.eval())
+        return model.eval()
 
 
 def read_config(run: AdaptedRun) -> dict[str, Any]:

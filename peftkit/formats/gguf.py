@@ -21,7 +21,7 @@ from peftkit.errors import InvalidInput, Unsupported, VerificationFailed
 from peftkit.formats._format import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
 
@@ -123,18 +123,18 @@ class GGUF(Format):
                 "are installed."
             )
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         import torch
 
         found = read_tensors(folder / FILE, run.model)
         compare_tensors(run.model, found, self.dtype(run))
         compare_ends(folder / FILE, run.bench.backbone.processor)
-        again = copy.deepcopy(run.model)
+        again: Callable[..., Any] = copy.deepcopy(run.model)
         with torch.no_grad():
-            for name, own in again.named_parameters():
+            for name, own in again.named_parameters():  # type: ignore[attr-defined]
                 if name in found:
                     own.copy_(found[name])
-        return run.answers(again)
+        return again
 
 
 def read_tensors(file: Path, model: Any) -> dict[str, torch.Tensor]:

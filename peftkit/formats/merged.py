@@ -14,7 +14,7 @@ from peftkit.formats._format import Format
 from peftkit.formats._stock import require_stock_head
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
     from peftkit.exporting.adapted import AdaptedRun
     from peftkit.verification import Agreement
@@ -35,11 +35,12 @@ class Merged(Format):
 
         merge_run(run.folder, folder, num_rows=run.num_rows, allow_other_base=True)
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         from peftkit.saved import load_run
 
         predictor: Any = load_run(folder).predictor
-        return run.answers(predictor.model.float().cpu())
+        model: Callable[..., Any] = predictor.model.float().cpu()
+        return model
 
     def accept(self, run: AdaptedRun, found: Agreement) -> None:
         """Nothing more to ask: the merge has proven itself, for its own route and format."""

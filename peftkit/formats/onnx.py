@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftkit.formats._traced import TracedFormat, axes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from peftkit.exporting.adapted import AdaptedRun
@@ -36,10 +38,10 @@ class ONNX(TracedFormat):
         _name_axes(program.graph, inputs)
         OnnxExporter.save_program(program, folder / FILE)
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         from peftkit.exporting.onnx_model import FILE, OnnxModel
 
-        return run.answers(OnnxModel(folder / FILE))
+        return OnnxModel(folder / FILE)
 
 
 def _name_axes(graph: Any, inputs: dict[str, torch.Tensor]) -> None:

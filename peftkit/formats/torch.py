@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.formats._traced import TracedFormat
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
     from peftkit.exporting.adapted import AdaptedRun
 
@@ -32,9 +32,9 @@ class Torch(TracedFormat):
         program = DynamoExporter().export(model, inputs, options).program
         DynamoExporter.save_program(program, folder / FILE)
 
-    def answers(self, run: AdaptedRun, folder: Path) -> list[torch.Tensor]:
+    def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         import torch
         from transformers.utils.generic import ModelOutput
 
         program = torch.export.load(str(folder / FILE)).module()
-        return run.answers(lambda **inputs: ModelOutput(program(**inputs)))
+        return lambda **inputs: ModelOutput(program(**inputs))
