@@ -111,12 +111,12 @@ ON_CPU = [
         "llama-3.1-8b",
         ("lora", "bf16", {}), ("lora", "bf16", CHECKPOINTED), ("lora", "nf4+fp32", CHECKPOINTED),
         ("lora", "nf4+double+fp32", {}), ("prefix_tuning", "nf4+fp32", {}),
-        batch=1, length=16, blocks=8,
+        batch=1, length=16, blocks=4,
     ),
     *rows(
         "qwen2.5-7b",
         ("lora", "bf16", {}), ("bottleneck", "nf4+fp32", CHECKPOINTED), ("last_layers", "bf16", {}),
-        batch=1, length=16, blocks=8,
+        batch=1, length=16, blocks=4,
     ),
 ]  # fmt: skip
 ON_CUDA = [
@@ -270,7 +270,7 @@ def beside(found: dict[str, Any]) -> dict[str, int]:
     from accelerate.commands.estimate import estimate_training_usage
 
     count, precision = found["parameters"], found["row"]["precision"]
-    kind = "float32" if precision in ("fp32",) else "bfloat16"
+    kind = "float32" if precision.endswith("fp32") else "bfloat16"
     size = 4 * count  # of the model in float32, as the command counts
     parts = estimate_training_usage(size, kind)
     return {"accelerate": max(parts.values()), "rule_of_16": 16 * count}
