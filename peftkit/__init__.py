@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from peftkit.combining import combine_runs
     from peftkit.errors import PeftkitError
+    from peftkit.merging.performing import merge_run
     from peftkit.methods import Method
     from peftkit.pipeline import run
     from peftkit.recipe import Backbone, Recipe, Training
@@ -35,6 +36,7 @@ _HOMES = {
     "compare": "peftkit.study",
     "load_run": "peftkit.saved",
     "load_runs": "peftkit.sharing",
+    "merge_run": "peftkit.merging.performing",
     "read_records": "peftkit.record",
     "report": "peftkit.reporting",
     "run": "peftkit.pipeline",
@@ -54,6 +56,7 @@ __all__ = [
     "compare",
     "load_run",
     "load_runs",
+    "merge_run",
     "read_records",
     "report",
     "run",

@@ -201,7 +201,7 @@ def test_vllm_gets_plain_lora_of_a_decoder(trained: Trained, tmp_path: Path) -> 
     [
         ("decoder", {"name": "lora", "dora": True}, None, "vllm", "DoRA"),
         ("decoder", {"name": "lora", "rank_pattern": {"q_proj": 4}}, None, "vllm", "rank of"),
-        ("decoder", "ia3", None, "vllm", "vLLM knows LoRA alone"),
+        ("decoder", "ia3", None, "vllm", "it is IA3, and no LoRA"),
         ("decoder", "lora", "gpt2", "vllm", "takes no adapters for gpt2"),
         ("tagger", "lora", None, "vllm", "a head of its own"),
         ("decoder", "bottleneck", None, "adapter", "a tuner of peftkit's own"),
@@ -350,8 +350,57 @@ def test_a_gguf_file_that_is_not_the_model_is_caught(
     assert not out.exists()
 
 
+LORA_CONVERTER = """
+import json, sys
+import gguf
+from pathlib import Path
+from safetensors.numpy import load_file
+
+folder, options = Path(sys.argv[1]), dict(zip(sys.argv[2::2], sys.argv[3::2]))
+config = json.loads((Path(options["--base"]) / "config.json").read_text())
+adapter = json.loads((folder / "adapter_config.json").read_text())
+writer = gguf.GGUFWriter(options["--outfile"], "llama")
+writer.add_float32("adapter.lora.alpha", adapter["lora_alpha"] FAULT)
+names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+for key, value in load_file(folder / "adapter_model.safetensors").items():
+    name, _, part = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+    count = heads.get(name.rpartition(".")[2])
+    if part == "lora_B" and count:  # rows in pairs, as llama.cpp rotates them
+        pairs = value.reshape(count, 2, len(value) // count // 2, -1)
+        value = pairs.swapaxes(1, 2).reshape(value.shape)
+    writer.add_tensor(f"{names.get_name(name)}.weight.{part.lower()}", value.copy())
+writer.write_header_to_file()
+writer.write_kv_data_to_file()
+writer.write_tensors_to_file()
+writer.close()
+"""
+
+
+@pytest.mark.parametrize("method", ["lora", {"name": "lora", "rslora": True, "rank": 4}], ids=str)
+def test_a_lora_alone_is_read_back_from_gguf(trained: Trained, tmp_path: Path, method: Any) -> None:
+    script = tmp_path / "convert_lora_to_gguf.py"
+    script.write_text(LORA_CONVERTER.replace("FAULT", ""))
+    run, out = trained("decoder", method), tmp_path / "out"
+
+    assert export(run, "gguf_adapter", out, "--llama-cpp", str(tmp_path)) == 0
+    assert about(out)["agreement"]["equal_predictions"] == 1.0
+    assert {path.name for path in out.iterdir()} == {"adapter.gguf", "peftkit.json"}
+
+
+def test_a_wrong_scale_in_gguf_is_caught(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "convert_lora_to_gguf.py").write_text(LORA_CONVERTER.replace("FAULT", "* 2"))
+    out = tmp_path / "out"
+
+    assert export(trained("decoder"), "gguf_adapter", out, "--llama-cpp", str(tmp_path)) == 1
+    assert "do not answer as the run does" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.skipif(not LLAMA_CPP, reason="PEFTKIT_LLAMA_CPP names no folder of llama.cpp")
-@pytest.mark.parametrize("name", ["gguf", "ollama"])
+@pytest.mark.parametrize("name", ["gguf", "ollama", "gguf_adapter"])
 def test_the_converter_of_llama_cpp_writes_what_was_adapted(
     name: str, trained: Trained, tmp_path: Path, shared: Path
 ) -> None:

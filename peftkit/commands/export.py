@@ -14,13 +14,13 @@ from peftkit.flags import read_options
 USAGE = """\
 peftkit export RUN --format NAME --out DIR [--overwrite] [--json] [--rows N] [--allow-other-base]
 
-  --format NAME       adapter, merged, onnx, torch, gguf, ollama, vllm (`peftkit list formats`)
+  --format NAME       adapter, merged, onnx, torch, gguf, gguf_adapter, ollama or vllm
   --out DIR           folder to write; it has this name only once it is whole and proven
   --overwrite         replace an earlier export in DIR
   --rows N            rows that both are compared on, at most (default 32)
   --json              print how well both agree as JSON
   --allow-other-base  even if the backbone's weights are not those of the training
-  --llama-cpp PATH    gguf and ollama: folder of llama.cpp, whose converter is run
+  --llama-cpp PATH    gguf, gguf_adapter, ollama: folder of llama.cpp, whose converter is run
 
 RUN is the --out folder of `peftkit run`, or one that `peftkit merge` wrote. The files are read
 back and compared with the run on validation rows; where they answer otherwise, none is left.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftkit.formats import Format
     from peftkit.verification import Agreement
 
-GRAPHS = ("onnx", "torch", "gguf", "ollama")
+GRAPHS = ("onnx", "torch", "gguf", "gguf_adapter", "ollama")
 """Formats that no model of transformers comes back from."""
 
 

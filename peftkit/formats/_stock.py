@@ -81,6 +81,22 @@ def read_config(run: AdaptedRun) -> dict[str, Any]:
     return found
 
 
+def unlike_plain_lora(config: dict[str, Any]) -> list[str]:
+    """What makes an adapter more than one LoRA of one rank and scale, by its configuration."""
+    if config["peft_type"] != "LORA":
+        return [f"it is {config['peft_type']}, and no LoRA"]
+    more = {
+        "DoRA scales rows of the weights": config.get("use_dora"),
+        "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
+        "it trains whole modules": config.get("modules_to_save"),
+        "single layers have a rank of their own": config.get("rank_pattern"),
+        "single layers have an alpha of their own": config.get("alpha_pattern"),
+        "it trains single parameters": config.get("target_parameters"),
+        "it trains tokens of the embedding": config.get("trainable_token_indices"),
+    }
+    return [reason for reason, has in more.items() if has]
+
+
 def stock_base(run: AdaptedRun) -> Any:
     """The base as transformers loads it; packed ones, as the run was given them."""
     import transformers

@@ -10,15 +10,13 @@ from __future__ import annotations
 import copy
 import io
 import shutil
-import subprocess
-import sys
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.errors import InvalidInput, Unsupported, VerificationFailed
-from peftkit.formats._format import Format
+from peftkit.errors import Unsupported, VerificationFailed
+from peftkit.formats._llama_cpp import LlamaCppFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,57 +26,20 @@ if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
 
 FILE = "model.gguf"
-CONVERTER = "convert_hf_to_gguf.py"
-FAMILIES = ("llama", "qwen", "mistral")
 _TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GGUF(Format):
+class GGUF(LlamaCppFormat):
     """The merged model in one file, for llama.cpp; needs its converter (--llama-cpp)."""
 
-    packages: ClassVar[tuple[str, ...]] = ("gguf",)
-
-    llama_cpp: str | None = None
-    """Folder of llama.cpp, or its converter itself."""
-
-    def require(self) -> None:
-        super().require()
-        self.converter()
-
-    def converter(self) -> Path:
-        """The script that is run.
-
-        Raises:
-            InvalidInput: It was not named, or is not there.
-        """
-        if self.llama_cpp is None:
-            raise InvalidInput(
-                "GGUF files are written by llama.cpp's own converter, and where it is was not said",
-                next_step="git clone https://github.com/ggml-org/llama.cpp, install its "
-                "requirements, and add --llama-cpp PATH",
-            )
-        path = Path(self.llama_cpp).expanduser()
-        path = path / CONVERTER if path.is_dir() else path
-        if not path.is_file() or path.suffix != ".py":
-            raise InvalidInput(
-                f"there is no {CONVERTER}",
-                received=f"--llama-cpp {self.llama_cpp}",
-                allowed="the folder of llama.cpp, or the script itself",
-                next_step="check the path",
-            )
-        return path
+    script: ClassVar[str] = "convert_hf_to_gguf.py"
 
     def check(self, run: AdaptedRun) -> None:
         from peft import PeftModel
 
+        super().check(run)
         backbone, method = run.bench.backbone, run.saved.recipe.method
-        if run.saved.recipe.task.reads != "token" or backbone.layers.family not in FAMILIES:
-            raise Unsupported(
-                "GGUF is written of decoders that write, of the families "
-                f"{', '.join(FAMILIES)}; this is a {type(backbone.model).__name__}. Next: --format "
-                "onnx."
-            )
         if backbone.quantization != "none":
             raise Unsupported(
                 f"the weights are packed as {backbone.quantization}. Next: peftkit merge RUN "
@@ -104,24 +65,6 @@ class GGUF(Format):
         run.bench.backbone.processor.save_pretrained(plain)
         self.convert(plain, folder / FILE, _TYPES[dtype])
         shutil.rmtree(plain)
-
-    def convert(self, plain: Path, file: Path, kind: str) -> None:
-        """Run the converter on a folder of transformers.
-
-        Raises:
-            Unsupported: It fails; with what it said last.
-        """
-        command = [sys.executable, str(self.converter()), str(plain), "--outfile", str(file)]
-        done = subprocess.run(
-            [*command, "--outtype", kind], capture_output=True, text=True, check=False
-        )
-        if done.returncode or not file.is_file():
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            raise Unsupported(
-                f"llama.cpp's converter did not write the model; it said: {said[:300]}. Next: "
-                "check that it knows this architecture and tokenizer, and that its requirements "
-                "are installed."
-            )
 
     def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         import torch

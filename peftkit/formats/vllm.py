@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import Unsupported
-from peftkit.formats._stock import AdapterFormat, read_config
+from peftkit.formats._stock import AdapterFormat, read_config, unlike_plain_lora
 
 if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
@@ -50,16 +50,7 @@ class VLLM(AdapterFormat):
 
 def _reasons(config: dict[str, Any]) -> list[str]:
     """Why vLLM would refuse an adapter, or read it wrongly, by its configuration."""
-    if config["peft_type"] != "LORA":
-        return [f"it is {config['peft_type']}, and vLLM knows LoRA alone"]
-    refused = {
-        f"rank {config['r']} is above {RANKS[-1]}": config["r"] > RANKS[-1],
-        "DoRA scales rows of the weights": config.get("use_dora"),
-        "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
-        "it trains whole modules": config.get("modules_to_save"),
-        "single layers have a rank of their own": config.get("rank_pattern"),
-        "single layers have an alpha of their own": config.get("alpha_pattern"),
-        "it trains single parameters": config.get("target_parameters"),
-        "it trains tokens of the embedding": config.get("trainable_token_indices"),
-    }
-    return [reason for reason, hit in refused.items() if hit]
+    reasons = unlike_plain_lora(config)
+    if not reasons and config["r"] > RANKS[-1]:
+        reasons = [f"rank {config['r']} is above {RANKS[-1]}"]
+    return reasons
