@@ -337,6 +337,11 @@ FAULTS = (
         tests=MEMORY, only="",
     ),
     Fault(
+        "what int8 layers put out taken for what they read", "peftkit/backbones/_outline.py",
+        "output = _Pass.apply(x, self)  # in", "output = _Pass.apply(x, self).to(x.dtype)  # in",
+        tests=MEMORY, only="prediction_is_what and int8",
+    ),
+    Fault(
         "the middle block is not repeated", "peftkit/memory/prediction.py",
         "more = self.num_blocks - self.traced_blocks", "more = 0",
         tests=MEMORY, only="middle_block and full",
@@ -353,8 +358,8 @@ FAULTS = (
     ),
     Fault(
         "not to differ taken for being as good", "peftkit/statistics/hypotheses.py",
-        "return float(stats.t.cdf(_distance(difference, margin), difference.df))",
-        "return float(1 - 2 * stats.t.sf(abs(_distance(difference, 0.0)), difference.df))",
+        "return float(scipy.stats.t.cdf(_distance(difference, margin), difference.df))",
+        "return float(1 - 2 * scipy.stats.t.sf(abs(_distance(difference, 0.0)), difference.df))",
         tests=DECISIONS, only="",
     ),
     Fault(
