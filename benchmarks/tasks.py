@@ -110,7 +110,7 @@ TABLES = {
     "bits": Table(
         task=shared("text_classification", "banking77"),
         size=512,
-        methods=on_every_base("none", "prompt_tuning", "lora", "bottleneck"),
+        methods=on_every_base("prompt_tuning", "lora", "bottleneck"),
         # Few, because most CPUs only emulate the arithmetic of a base in bfloat16.
         training={"steps": 48},
     ),
