@@ -4,11 +4,11 @@
 
 Public shapes (benchmarks/shapes) with random weights, through the same loading, attaching and
 training as every run. Truth on CUDA is `torch.cuda.max_memory_allocated` over a training step; on a
-CPU, where nobody counts otherwise, the live storages of the step, and the large shapes have fewer
-blocks (as the table says), short rows and small batches; most rows there compute in float32, as most
-CPUs only emulate bfloat16, forty times as slowly. Beside it, what `accelerate
-estimate-memory` says of training with Adam, and the rule of 16 bytes a parameter. A row that is
-there already is not run again; each is a process of its own.
+CPU, where nobody counts otherwise, the live storages of the step. There the large shapes have fewer
+blocks (as the table says), short rows and small batches, and most of their rows compute in float32:
+most CPUs only emulate bfloat16, forty times as slowly. Beside it, what `accelerate estimate-memory`
+says of training with Adam, and the rule of 16 bytes a parameter. A row that is there already is not
+run again; each is a process of its own.
 """
 
 import argparse

@@ -169,7 +169,7 @@ FAULTS = (
     Fault(
         "left padding left where it is", "peftkit/backbones/_load.py",
         "    move_padding_behind(model, restore=pooling is None)\n", "",
-        tests=PADDING, only="prompt_tuning-llama",
+        tests=PADDING, only="padding_changes and prompt_tuning",
     ),
     Fault(
         "left padding left where it is in a reloaded model", "peftkit/reloading.py",
@@ -184,30 +184,30 @@ FAULTS = (
     Fault(
         "the mask not moved with the text", "peftkit/backbones/_padding.py",
         '_move_mask(given["attention_mask"], order)', 'given["attention_mask"]',
-        tests=PADDING, only="lora-bert",
+        tests=PADDING, only="padding_changes",
     ),
     Fault(
         "types of tokens not moved with the text", "peftkit/backbones/_padding.py",
         '"inputs_embeds", "token_type_ids",', '"inputs_embeds",',
-        tests=PADDING, only="lora-bert",
+        tests=PADDING, only="padding_changes",
     ),
     Fault(
         "positions not moved with the text", "peftkit/backbones/_padding.py",
         '"token_type_ids", "position_ids")', '"token_type_ids")',
-        tests=PADDING, only="lora-bert",
+        tests=PADDING, only="padding_changes",
     ),
     Fault(
         "PEFT's class for questions, which drops the types of tokens",
         "peftkit/backbones/_loaded.py",
         '"AutoModelForQuestionAnswering": "SEQ_CLS"',
         '"AutoModelForQuestionAnswering": "QUESTION_ANS"',
-        tests=INPUTS, only="prompt_tuning-bert",
+        tests=INPUTS, only="question_answering",
     ),
     Fault(
         "full reads rounded weights", "peftkit/methods/full.py",
         "parameter.data = parameter.data.to(dtype)",
         "parameter.data = parameter.data.bfloat16().to(dtype)",
-        tests=INPUTS, only="lora-bert",
+        tests=INPUTS, only="lora",
     ),
     Fault(
         "adapters see no mask", "peftkit/methods/_peft.py",
@@ -216,7 +216,7 @@ FAULTS = (
         "        model.base_model.register_forward_pre_hook(\n"
         "            lambda _, args, given: (args, {**given, 'attention_mask': None}),\n"
         "            with_kwargs=True)\n",
-        tests=INPUTS, only="lora-bert",
+        tests=INPUTS, only="lora or bottleneck",
     ),
     Fault(
         "the network of P-tuning under autocast", "peftkit/methods/_peft.py",
@@ -226,17 +226,17 @@ FAULTS = (
     Fault(
         "trained in float32, whatever is asked", "peftkit/train.py",
         'bf16=resolve_precision(training.precision) == "bfloat16"', "bf16=False",
-        tests=OPTIONS, only="full-bert",
+        tests=OPTIONS, only="in_bfloat16 and full",
     ),
     Fault(
         "accumulated gradients of a method not averaged", "peftkit/train.py",
         "share = self.num_items(labels) / num_items_in_batch", "share = 1.0",
-        tests=OPTIONS, only="two_passes and lora-bert",
+        tests=OPTIONS, only="two_passes",
     ),
     Fault(
         "gradients of a method never clipped", "peftkit/train.py",
         "max_grad_norm=training.max_grad_norm", "max_grad_norm=0.0",
-        tests=OPTIONS, only="lora-bert",
+        tests=OPTIONS, only="in_bfloat16",
     ),
     Fault(
         "one adapter a layer where Houlsby has two", "peftkit/bottleneck/config.py",
@@ -344,7 +344,7 @@ FAULTS = (
     Fault(
         "the middle block is not repeated", "peftkit/memory/prediction.py",
         "more = self.num_blocks - self.traced_blocks", "more = 0",
-        tests=MEMORY, only="middle_block and full",
+        tests=MEMORY, only="middle_block",
     ),
     Fault(
         "the optimizer's state left out of a prediction", "peftkit/memory/tracing.py",
