@@ -249,10 +249,13 @@ def make_backbone(shape: str, blocks: int | None, folder: Path, *, smoke: bool) 
 
     body = json.loads((SHAPES / f"{shape}.json").read_text())
     config = transformers.AutoConfig.for_model(**body)
+    if smoke:
+        blocks = 8
     if blocks:
         config.num_hidden_layers = blocks
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:blocks]
     if smoke:
-        config.num_hidden_layers = 8
         heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
         for name, value in {"hidden_size": 64, "intermediate_size": 128, **heads}.items():
             if hasattr(config, name):
