@@ -572,9 +572,8 @@ def test_every_format_says_what_it_is() -> None:
         cls = parts.load("format", name)
         assert parts.name_of(cls) == name
         assert (cls.__doc__ or "").splitlines()[0].endswith(".")
-    assert {"adapter", "gguf", "merged", "ollama", "onnx", "torch", "vllm"} == set(
-        parts.find("format")
-    )
+    known = {"adapter", "gguf", "gguf_adapter", "merged", "ollama", "onnx", "torch", "vllm"}
+    assert known == set(parts.find("format"))
 
 
 def test_merged_is_what_merge_writes(
