@@ -652,6 +652,14 @@ def test_a_cut_axis_keeps_the_order_of_values_and_has_no_tick_in_the_cut() -> No
     assert cut_above.ticks() == [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.7]
 
 
+def test_a_picture_says_of_a_base_only_its_format() -> None:
+    from peftkit.reporting.labels import in_a_picture
+
+    whole = "lora:backbone.double_quantization=true,backbone.quantization=nf4,rank=4"
+    assert in_a_picture(whole) == "lora:double,nf4,rank=4"
+    assert in_a_picture("lora:backbone.dtype=bfloat16") == "lora:bfloat16"
+
+
 @pytest.mark.parametrize("num_methods", [1, 6, 15])
 def test_labels_of_the_picture_do_not_overlap_and_stay_inside(num_methods: int) -> None:
     names = ["lora", "full", "none", "tfidf", "dora", "bitfit", *LADDER]

@@ -20,6 +20,11 @@ from peftkit.settings import Backbone, Training
 
 RUNGS = ("reference", "none", "head", "parameter-efficient", "partial", "full", "retrain")
 _CELL_OPTIONS = {"task.name", "task.data", "task.size", "task.label_noise"}
+_SAID = {
+    "backbone.double_quantization=true": "double",
+    "backbone.quantization=": "",
+    "backbone.dtype=": "",
+}
 Options = dict[str, Any]
 
 
@@ -59,6 +64,13 @@ def label_records(records: list[Record]) -> dict[str, str]:
         short = _short_name(name, by_name)
         labels.update(_label_variants(short, _defaults(name), group))
     return labels
+
+
+def in_a_picture(label: str) -> str:
+    """A label as a picture has room for: `lora:nf4`; some values say themselves what they are of."""
+    for option, said in _SAID.items():
+        label = label.replace(option, said)
+    return label
 
 
 def unsettled_options(records: Iterable[Record]) -> list[str]:

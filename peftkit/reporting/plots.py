@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit import quantities as q
 from peftkit.reporting import notes
+from peftkit.reporting.labels import in_a_picture
 from peftkit.reporting.panel import Level, Panel, Point, Scale
 from peftkit.reporting.summary import Row, Table
 
@@ -209,7 +210,7 @@ def _point(row: Row, x: float, table: Table, styles: dict[str, Style]) -> Point:
     y = table.metric.scale * (row.quality.mean if row.quality else 0.0)
     seeds = [table.metric.scale * value for value in row.by_seed(table.metric.name)]
     colour, marker = styles[row.method]
-    name = _numbers(table).get(row.method, row.method)
+    name = _numbers(table).get(row.method) or in_a_picture(row.method)
     return Point(name, x, y, min(seeds, default=y), max(seeds, default=y), colour, marker)
 
 
