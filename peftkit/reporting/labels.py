@@ -67,7 +67,7 @@ def label_records(records: list[Record]) -> dict[str, str]:
 
 
 def in_a_picture(label: str) -> str:
-    """A label as a picture has room for: `lora:nf4`; some values say themselves what they are of."""
+    """A label that a picture has room for: `lora:nf4`, without what the value says itself."""
     for option, said in _SAID.items():
         label = label.replace(option, said)
     return label
