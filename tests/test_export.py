@@ -7,6 +7,10 @@ import functools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +535,27 @@ def test_what_fails_leaves_nothing_that_looks_whole(
     assert status == {"write": 1, "verify": 1, "killed": 130}[fault]
     assert (out / "mine").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_outright_it_leaves_nothing_that_looks_whole(
+    trained: Trained, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "peftkit", "export", str(trained("decoder"))]
+    process = subprocess.Popen(
+        [*command, "--format", "onnx", "--out", str(out)], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob(".out.*/new/*")) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.kill()
+    _, said = process.communicate()
+
+    assert process.returncode == -signal.SIGKILL, said
+    assert not out.exists()
+    assert all(path.name.startswith(".out.") for path in tmp_path.iterdir())
+    assert not list(tmp_path.rglob("peftkit.json"))
 
 
 def test_too_little_room_is_seen_before(
