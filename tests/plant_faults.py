@@ -213,7 +213,7 @@ FAULTS = (
         "adapters see no mask", "peftkit/methods/_peft.py",
         "        model = get_peft_model(backbone.model, config)\n",
         "        model = get_peft_model(backbone.model, config)\n"
-        "        model.base_model.register_forward_pre_hook(\n"
+        "        model.get_base_model().register_forward_pre_hook(\n"
         "            lambda _, args, given: (args, {**given, 'attention_mask': None}),\n"
         "            with_kwargs=True)\n",
         tests=INPUTS, only="lora or bottleneck",
