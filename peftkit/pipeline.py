@@ -19,7 +19,6 @@ from peftkit.device import (
 )
 from peftkit.distributed import is_first, require_even_batches
 from peftkit.environment import sparing_imports
-from peftkit.errors import InvalidInput
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
 from peftkit.recording import costs_of, describe_data, record_of, write_manifest
@@ -70,29 +69,19 @@ def run(
         The record, status "done".
 
     Raises:
-        InvalidInput: The recipe does not fit its data, its backbone or this machine.
-            The data check found errors.
+        InvalidInput: Recipe, data, backbone and machine do not fit, or the data check found errors.
         Unsupported: Method and backbone do not go together.
         DoesNotFit: Training would need more memory than is free.
         Diverged: Training left the finite numbers.
     """
-    import torch
-
-    _require_machine(recipe)
-    require_trackers(report_to)
-    require_even_batches(recipe.training.batch_size)
-    torch.set_num_threads(recipe.training.threads)
     keep = out is not None and save_weights
-    if "tensorboard" in report_to and not keep:
-        raise InvalidInput(
-            "TensorBoard's files need a folder to stay in", next_step="add --out DIR"
-        )
+    _require_machine(recipe)
+    require_trackers(report_to, keep=keep)
+    require_even_batches(recipe.training.batch_size)
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
         folder = Path(out) if keep and out is not None else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        data = recipe.task.load(seed=recipe.seed, progress=progress)
-        if limit is not None:
-            data = _first_rows(data, limit)
+        data = _first_rows(recipe.task.load(seed=recipe.seed, progress=progress), limit)
         bench = Workbench(
             recipe, data, folder, features_folder, progress, start_from=start_from,
             memory_check="note" if force else "refuse", trackers=report_to,
@@ -114,6 +103,9 @@ def _carry_out(bench: Workbench, saved: Path, profile: Path | None) -> Record:
         saved: Folder that the fitted method is saved in.
         profile: Folder that the memory profile goes to, if one is wanted.
     """
+    import torch
+
+    torch.set_num_threads(bench.recipe.training.threads)
     meter = Meter()
     if bench.recipe.method.needs_backbone:
         _load(bench, meter)
@@ -173,7 +165,9 @@ def _draw_memory(bench: Workbench, folder: Path) -> None:
         bench.notes.append("no training step was counted, so there is no memory profile")
 
 
-def _first_rows(data: TaskData, limit: int) -> TaskData:
+def _first_rows(data: TaskData, limit: int | None) -> TaskData:
+    if limit is None:
+        return data
     few = {
         name: rows.select(range(min(limit, len(rows))))
         for name, rows in (("validation", data.validation), ("test", data.test))

@@ -25,13 +25,21 @@ TRACKERS = {
 """Name, and the packages any one of which it takes."""
 
 
-def require_trackers(names: Sequence[str]) -> None:
+def require_trackers(names: Sequence[str], *, keep: bool) -> None:
     """See before any work that each tracker is known and installed.
+
+    Args:
+        names: Of trackers.
+        keep: Whether the run has a folder that stays.
 
     Raises:
         UnknownName: There is no such tracker.
-        InvalidInput: Its package is not installed.
+        InvalidInput: Its package is not installed, or its files have no place to stay.
     """
+    if "tensorboard" in names and not keep:
+        raise InvalidInput(
+            "TensorBoard's files need a folder to stay in", next_step="add --out DIR"
+        )
     for name in names:
         if name not in TRACKERS:
             raise UnknownName("tracker", name, TRACKERS)

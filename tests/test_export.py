@@ -392,6 +392,16 @@ def test_a_lora_alone_is_read_back_from_gguf(trained: Trained, tmp_path: Path, m
     assert {path.name for path in out.iterdir()} == {"adapter.gguf", "peftkit.json"}
 
 
+def test_a_lora_of_packed_weights_is_no_lora_of_llama_cpp(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "convert_lora_to_gguf.py").write_text(LORA_CONVERTER)
+    run = trained("decoder", "lora", None, quantization="nf4")
+
+    assert export(run, "gguf_adapter", tmp_path / "out", "--llama-cpp", str(tmp_path)) == 1
+    assert "packed as nf4" in capsys.readouterr().err
+
+
 def test_a_wrong_scale_in_gguf_is_caught(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

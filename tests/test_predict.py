@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,17 @@ def test_a_request_that_cannot_be_honoured_is_refused(
     assert shown.out == ""
     for part in said:
         assert part in shown.err
+
+
+def test_a_file_may_be_a_pipe(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("pay\nthe bank\n",), daemon=True).start()
+
+    assert main(["predict", str(run), "--file", str(pipe)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_column_that_is_not_there_or_not_clear_is_asked_for(

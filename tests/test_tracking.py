@@ -43,7 +43,7 @@ def test_tensorboard_gets_losses_and_validation_and_changes_no_result(
 
 def test_a_tracker_that_is_unknown_or_absent_is_refused() -> None:
     with pytest.raises(UnknownName, match="tensorboard"):
-        require_trackers(["tensorbord"])
+        require_trackers(["tensorbord"], keep=True)
     if find_spec("mlflow") is None:
         with pytest.raises(InvalidInput, match="pip install mlflow"):
-            require_trackers(["mlflow"])
+            require_trackers(["mlflow"], keep=True)

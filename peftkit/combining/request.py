@@ -15,8 +15,8 @@ METHODS: tuple[str, ...] = typing.get_args(Rule)
 SPARSE = ("ties", "dare_linear", "dare_ties")
 """Rules that leave entries out, so that sums of low rank do not stay of low rank."""
 DENSITY = 0.5
-"""Share of entries that TIES and DARE keep unless told: our choice, between all and what their
-papers keep of models that were trained whole (0.2 and 0.1), whose updates are more redundant."""
+"""Share of entries that TIES and DARE keep unless told: our choice, untested, between all of them
+and what their papers keep of models that were trained whole (0.2 and 0.1)."""
 SUMMED = ("task_arithmetic", "ties", "dare_ties")
 """Rules whose papers add task vectors up; the others take the mean unless weights are given."""
 

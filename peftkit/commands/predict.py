@@ -69,7 +69,7 @@ def predict_command(argv: list[str]) -> None:
         raise InvalidInput("the folder is missing", allowed=CALL)
     own = _options(argv[1:])
     rows = _data(own)
-    if "file" in own and not Path(own["file"]).is_file():
+    if "file" in own and (not Path(own["file"]).exists() or Path(own["file"]).is_dir()):
         raise InvalidInput(
             f"there is no file {own['file']}",
             next_step="check the path; one text is given with --text, a table with --data",

@@ -45,11 +45,20 @@ class GGUFAdapter(LlamaCppFormat):
     def check(self, run: AdaptedRun) -> None:
         super().check(run)
         AdapterFormat().check(run)
+        if run.bench.backbone.quantization != "none":
+            raise Unsupported(
+                f"it was trained against weights packed as {run.bench.backbone.quantization}, and "
+                "llama.cpp packs otherwise. Next: peftkit merge RUN --base dequantized, and export "
+                "the merged folder to gguf."
+            )
         for reason in unlike_plain_lora(read_config(run)):
             raise Unsupported(
                 f"llama.cpp does not take this adapter: {reason}. Next: --format gguf, which has "
                 "it in the weights."
             )
+
+    def room(self, run: AdaptedRun) -> float:
+        return AdapterFormat().room(run)
 
     def write(self, run: AdaptedRun, folder: Path) -> None:
         source = folder / "peft"
