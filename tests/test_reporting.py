@@ -26,7 +26,7 @@ from scipy import stats
 from peftkit import quantities as q
 from peftkit.errors import InvalidInput
 from peftkit.record import Record
-from peftkit.reporting import Report, report
+from peftkit.reporting import Report, notes, report
 from peftkit.reporting.labels import label_records, rung_of
 from peftkit.reporting.panel import Panel, Point, Scale, frontier_steps
 from peftkit.reporting.placement import around, place
@@ -437,7 +437,9 @@ def test_runs_that_did_not_end_well_are_shown_with_their_reason() -> None:
         assert "ia3 at 32: 2 of 3 seeds, seed 1 diverged: loss is nan at step 31" in text
         assert "continued at 512: 2 of 3 seeds, seed 2 out of memory: 3.1 GB asked for" in text
     row = next(li for li in printed(tables).splitlines() if li.startswith("prefix_tuning"))
-    assert row.split() == ["prefix_tuning", "[1]", *["unsupported"] * 3, "-", "-", "-", "-", "-"]
+    number = notes.footnotes(tables[0])[0]["prefix_tuning"]
+    assert row.split()[:2] == ["prefix_tuning", f"[{number}]"]
+    assert row.split()[2:] == [*["unsupported"] * 3, "-", "-", "-", "-", "-"]
     line = next(li for li in lines_of(tables) if li["method"] == "prefix_tuning")
     assert (line["status"], line["num_seeds_done"], line["metric_mean"]) == ("unsupported", "0", "")
 
@@ -446,6 +448,18 @@ def test_seeds_without_any_record_are_named() -> None:
     records = [make_record("full", seed=seed) for seed in SEEDS] + [make_record("lora", seed=1)]
 
     assert "lora at 512: 1 of 3 seeds, seeds 0, 2 no record yet" in printed(summarise(records))
+
+
+def test_seeds_that_learned_nothing_are_named() -> None:
+    every_tenth = [item % 10 == 0 for item in range(ITEMS)]
+    records = [make_record("lora", seed=seed) for seed in SEEDS]
+    records += [make_record("full", seed=0), make_record("full", seed=1, correct=every_tenth)]
+    records += [make_record("none", seed=seed, correct=every_tenth) for seed in SEEDS]
+
+    (table,) = summarise(records)
+    assert notes.footnotes(table)[1] == [
+        "full at 512: 2 of 3 seeds, seed 2 no record yet; seed 1 no better than chance (10.0 %)"
+    ]
 
 
 def test_a_run_that_failed_before_reading_its_data_gets_the_size_it_asked_for() -> None:

@@ -126,7 +126,9 @@ def footnotes(table: Table) -> tuple[dict[str, int], list[str]]:
     """
     found: dict[str, dict[str, list[int]]] = {}
     for row in table.rows:
-        if text := _shortfall(row, len(table.seeds)):
+        if text := "; ".join(
+            filter(None, (_shortfall(row, len(table.seeds)), _at_chance(row, table)))
+        ):
             found.setdefault(row.method, {}).setdefault(text, []).append(row.size)
     notes = []
     for method, sizes in found.items():
@@ -165,6 +167,24 @@ def _shortfall(row: Row, num_seeds: int) -> str:
         return next(iter(reasons))
     parts = [f"{_seeds(seeds)} {text}" for text, seeds in reasons.items()]
     return f"{len(row.done)} of {counted(num_seeds, 'seed')}, " + ", ".join(parts)
+
+
+def _at_chance(row: Row, table: Table) -> str:
+    """Which seeds of a trained method are no better than a guess; empty if all are.
+
+    One such run widens its row's interval many times over: a reader should know that it is one.
+    """
+    chance, metric = table.fact("chance"), table.metric
+    if chance is None or row.rung == "none":
+        return ""
+    lost = [
+        record.seed
+        for record in row.done
+        if (score := record.metrics.get("test", {}).get(metric.name)) is not None
+        and metric.direction * (score - chance) <= 0
+    ]
+    level = f"{metric.scale * chance:.1f}{' %' if metric.is_share else ''}"
+    return f"{_seeds(lost)} no better than chance ({level})" if lost else ""
 
 
 def _seeds(seeds: list[int]) -> str:
