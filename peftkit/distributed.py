@@ -2,6 +2,8 @@
 
 Each batch of the recipe is split over the processes, so that steps, batches and learning rates mean
 what they mean in one; every process holds the whole run, and the first one alone writes and prints.
+Models that are sharded over processes (FSDP, DeepSpeed) are refused: measuring, evaluating and
+saving know whole ones only.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import os
 
 from peftkit.errors import InvalidInput
+
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 def num_processes() -> int:
@@ -19,6 +23,25 @@ def num_processes() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def require_whole_models() -> None:
+    """See that `accelerate launch` was not asked to shard the model over the processes.
+
+    Without CUDA accelerate would not shard it either, and not say so.
+
+    Raises:
+        InvalidInput: It was.
+    """
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise InvalidInput(
+                f"a model that {name} shards cannot be measured, evaluated and saved yet",
+                received=f"{variable}=true",
+                allowed="a copy of the model in each process",
+                next_step="accelerate launch --multi_gpu; what is too large for one GPU may fit "
+                "with --backbone.quantization nf4 or --training.gradient-checkpointing true",
+            )
 
 
 def require_even_batches(batch_size: int) -> None:

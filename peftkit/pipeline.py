@@ -17,7 +17,7 @@ from peftkit.device import (
     require_optimizer,
     resolve_precision,
 )
-from peftkit.distributed import is_first, require_even_batches
+from peftkit.distributed import is_first, require_even_batches, require_whole_models
 from peftkit.environment import sparing_imports
 from peftkit.forgetting import Forgetting
 from peftkit.memory.profile import allocations, draw, in_words
@@ -77,6 +77,7 @@ def run(
     keep = out is not None and save_weights
     _require_machine(recipe)
     require_trackers(report_to, keep=keep)
+    require_whole_models()
     require_even_batches(recipe.training.batch_size)
     with tempfile.TemporaryDirectory(prefix="peftkit-") as temporary:
         folder = Path(out) if keep and out is not None else Path(temporary)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peftkit import Recipe, run
-from peftkit.distributed import is_first, require_even_batches
+from peftkit.distributed import is_first, require_even_batches, require_whole_models
 from peftkit.errors import InvalidInput
 from peftkit.record import Record
 
@@ -56,3 +56,15 @@ def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch
     require_even_batches(4)
     with pytest.raises(InvalidInput, match="a multiple of 2"):
         require_even_batches(3)
+
+
+@pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])
+def test_sharded_models_are_refused_before_work_starts(
+    launcher: str, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_whole_models()
+    monkeypatch.setenv(f"ACCELERATE_USE_{launcher}", "true")
+    task = {"name": "text_classification", "data": str(toy_folder)}
+    with pytest.raises(InvalidInput, match="multi_gpu"):
+        run(Recipe(method="lora", task=task), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
