@@ -74,19 +74,21 @@ def verdict_row(table: Table, verdict: Verdict, decision: Decision) -> str:
     said = f"**{decision.kind}**"
     gap = trained = time = "-"
     if decision.contrasts:
-        nearest = min(decision.contrasts, key=lambda c: c.p_not_worse)
+        open_or_all = [c for c in decision.contrasts if c.is_open] or decision.contrasts
+        nearest = min(open_or_all, key=lambda c: c.difference.mean)
         found = next((c for c in decision.contrasts if c.method == decision.method), nearest)
-        said += f"{': ' if decision.method else ', nearest '}`{found.method}`"
+        if decision.worse and decision.kind == "undecided":
+            said += f"; worse: {', '.join(f'`{each}`' for each in decision.worse)}"
+        said += f"{': ' if decision.method else '; nearest: '}`{found.method}`"
         gap = wording.difference(verdict, found)
         rows = {row.method: row for row in table.rows if row.size == decision.size}
         one, full = rows[found.method], rows[verdict.results.full]
         trained = share(one, full, "trainable_parameters")
         time = share(one, full, "train_cpu_seconds")
-    noise = table.place.label_noise
-    return (
-        f"| {table.place.data} | {f'{noise:.0%}' if noise else '-'} | {decision.size:,} | {said} "
-        f"| {gap} | {trained} | {time} | {decision.num_seeds} |"
-    )
+    noise = f"{100 * table.place.label_noise:g} %" if table.place.label_noise else "-"
+    data = table.place.data.removeprefix("../shared/data/")
+    cells = [data, noise, f"{decision.size:,}", said, gap, trained, time, decision.num_seeds]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def share(one: Row, full: Row, cost: str) -> str:

@@ -80,6 +80,9 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
     for angle in ("Performance", "Task complexity", "Amount of data", "Quality of data"):
         assert f"<h3>{angle}</h3>" in body
     assert "There are 3 classes, of which guessing gets 33.3" in body
+    amount = re.search(r"<h3>Amount of data</h3><p>(.*?)</p>", body)
+    assert amount is not None
+    assert amount[1].count("Full is better than each by the margin") == 1
     assert "With 40 % of the training labels wrong" in body
     assert "&lt;script&gt;alert(1)" in body
     assert "<script>alert(1)" not in text

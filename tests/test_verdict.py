@@ -13,7 +13,7 @@ import pytest
 from peftkit.cli import main
 from peftkit.errors import InvalidInput
 from peftkit.statistics.estimates import Estimate
-from peftkit.verdict import LOOKS, Contrast, Results, decide, read_results
+from peftkit.verdict import LOOKS, Contrast, Results, decide, read_results, wording
 from peftkit.verdict.advising import Situation, conclude, weigh
 from peftkit.verdict.deciding import Decision, judge
 from peftkit.verdict.shares import compare_shares, read_peft_suite
@@ -124,6 +124,17 @@ def test_an_open_comparison_says_what_would_decide_it() -> None:
     assert needs.power < 0.8
     assert needs.seeds is None or needs.seeds > 3
     assert needs.items is None or needs.items > ITEMS
+
+
+def test_what_is_shown_of_some_methods_is_said_where_others_are_open() -> None:
+    gaps = {"none": {64: 0.2, 512: 0.2}, "lora": {64: 0.01, 512: 0.01}}
+    found = decide(study(gaps, untrained=frozenset({"none"})), 0.01)
+
+    assert found.decisions[0].worse == ("none",)
+    assert wording.headline(found.decisions[0]) == "64 examples: undecided (worse than full: none)"
+    said = wording.onset(found.crossovers["none"])
+    assert said == "already at the smallest size measured, 64 examples"
+    assert said in wording.crossing("none", found.crossovers["none"])
 
 
 def test_each_look_has_a_level_of_its_own_and_what_was_shown_stays_shown() -> None:

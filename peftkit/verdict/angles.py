@@ -57,6 +57,9 @@ def _performance(table: Table, verdict: Verdict) -> str:
         )
     else:
         said.append("Neither is shown: that a cheaper method is enough, or that none is.")
+        if decision.worse:
+            worse = ", ".join(f"`{method}`" for method in decision.worse)
+            said.append(f"Shown to lie more than the margin below: {worse}.")
         open_ = [c for c in decision.contrasts if c.is_open and c.needs]
         nearest = sorted(open_, key=lambda c: -c.needs.power if c.needs else 0.0)[:NEAREST]
         said += [f"`{c.method}`: {wording.needed(c.needs)}." for c in nearest]
@@ -89,18 +92,30 @@ def _complexity(table: Table, verdict: Verdict) -> str:
 
 
 def _amount(table: Table, verdict: Verdict) -> str:
-    said = [f"{wording.headline(decision)}." for decision in verdict.decisions]
     if len(verdict.decisions) < 2:
-        said.append("One size says nothing of what more data would change.")
+        said = ["One size says nothing of what more data would change."]
+    else:
+        said = [*_onsets(verdict), *_factors(table, verdict)]
+    return " ".join([*said, *_capacity(table)])
+
+
+def _onsets(verdict: Verdict) -> list[str]:
+    """From which size on full is better; methods of which the same holds are named together."""
+    alike: dict[str, list[str]] = {}
     for method, found in verdict.crossovers.items():
-        text = wording.crossing(method, found)
-        said.append(f"{text[0].upper()}{text[1:]}.")
-        if (factor := _factor(table, verdict, method)) is not None:
-            said.append(
-                f"To be as good as full, `{method}` needs about {factor:.1f} times the examples."
-            )
-    said += _capacity(table)
-    return " ".join(said)
+        alike.setdefault(wording.onset(found), []).append(f"`{method}`")
+    if not alike:
+        return []
+    level = next(iter(verdict.crossovers.values())).level
+    said = "; ".join(f"{', '.join(methods)} {onset}" for onset, methods in alike.items())
+    return [f"Full is better than each by the margin from ({level:.0%} sets): {said}."]
+
+
+def _factors(table: Table, verdict: Verdict) -> list[str]:
+    """How many times the examples the cheaper methods need."""
+    factors = {method: _factor(table, verdict, method) for method in verdict.crossovers}
+    found = ", ".join(f"`{m}` {factor:.1f}" for m, factor in factors.items() if factor is not None)
+    return [f"To be as good as full, so many times the examples are needed: {found}."] * bool(found)
 
 
 def _capacity(table: Table) -> list[str]:
@@ -146,8 +161,9 @@ def _quality(table: Table, noisy: Sequence[tuple[Table, Verdict]]) -> str:
             before, after = table.row(method, decision.size), other.row(method, decision.size)
             if before and after and before.quality and after.quality:
                 gap = table.metric.scale * (after.quality.mean - before.quality.mean)
-                lost.append(f"{method} {gap:+.1f}")
-        said.append(f"With {share}: {wording.headline(decision)}; {', '.join(lost)}.")
+                lost.append(f"`{method}` {gap:+.1f}")
+        unit = table.metric.name
+        said.append(f"With {share}: {wording.headline(decision)}; {unit} {', '.join(lost)}.")
     return " ".join(said)
 
 

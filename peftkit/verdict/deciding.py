@@ -143,6 +143,11 @@ class Decision:
         return min((c.difference.num_seeds for c in self.contrasts), default=0)
 
     @property
+    def worse(self) -> tuple[str, ...]:
+        """Methods that full is shown to be better than by the margin."""
+        return tuple(c.method for c in self.contrasts if c.full_is_better)
+
+    @property
     def is_decided(self) -> bool:
         """Whether there is a verdict."""
         return self.kind != "undecided"

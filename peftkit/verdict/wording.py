@@ -21,6 +21,8 @@ def headline(decision: Decision) -> str:
         said += f": {decision.method}"
     if decision.kind == "undecided" and 0 < decision.num_seeds < FEWEST_SEEDS:
         said += f" (a verdict needs at least {FEWEST_SEEDS} seeds, there are {decision.num_seeds})"
+    elif decision.kind == "undecided" and decision.worse:
+        said += f" (worse than full: {', '.join(decision.worse)})"
     if not decision.contrasts:
         said += " (nothing to compare full fine-tuning with)"
     return f"{decision.size:,} examples: {said}"
@@ -73,20 +75,21 @@ def needed(needs: Needs | None) -> str:
 
 def crossing(method: str, found: Crossover) -> str:
     """From how much data on full is better than a method by the margin."""
-    share = f"{found.level:.0%} set"
+    return f"full better than {method} by the margin from: {onset(found)} ({found.level:.0%} set)"
+
+
+def onset(found: Crossover) -> str:
+    """The set of sizes from which full may be better by the margin, or that there is none."""
     if found.answer == "not reached":
-        said = f"not within the range measured (up to {found.largest:,.0f} examples, {share})"
-    elif found.answer == "from the smallest":
-        said = f"already at the smallest size measured ({found.smallest:,.0f} examples, {share})"
+        return f"not within the range measured, up to {found.largest:,.0f} examples"
+    if found.answer == "from the smallest":
+        return f"already at the smallest size measured, {found.smallest:,.0f} examples"
+    if found.lower is not None and found.upper is not None:
+        said = f"between {found.lower:,.0f} and {found.upper:,.0f}"
+    elif found.lower is not None:
+        said = f"above {found.lower:,.0f}, no upper end"
+    elif found.upper is not None:
+        said = f"below {found.upper:,.0f}, no lower end"
     else:
-        low = "-" if found.lower is None else f"{found.lower:,.0f}"
-        high = "-" if found.upper is None else f"{found.upper:,.0f}"
-        ends = {
-            (True, True): f"between {low} and {high}",
-            (True, False): f"above {low}, no upper end",
-            (False, True): f"below {high}, no lower end",
-            (False, False): "anywhere or nowhere: the evidence excludes no size",
-        }[found.lower is not None, found.upper is not None]
-        best = f", estimated at {found.estimate:,.0f}" if found.estimate else ""
-        said = f"{ends}{best} ({share})"
-    return f"full better than {method} by the margin from: {said}"
+        return "anywhere or nowhere, the evidence excludes no size"
+    return f"{said}, estimated at {found.estimate:,.0f}" if found.estimate else said
