@@ -91,6 +91,9 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
         "t0-frontier", "t0-curves", "t0-differences", "t0-noise", "t0-rates", "t0-memory",
     }  # fmt: skip
     assert len(charts["t0-frontier"]["data"]["values"]) == 6
+    shapes = charts["t0-frontier"]["layer"][-1]["encoding"]["shape"]["scale"]
+    assert len(set(shapes["range"])) == len(shapes["domain"])
+    assert "stroke" not in shapes["range"]  # which has no area, so that it is not seen
     assert set(charts["t0-frontier"]["usermeta"]["choices"]) == {
         "trainable", "tensors", "seconds", "bytes",
     }  # fmt: skip

@@ -33,8 +33,10 @@ def colour(methods: Sequence[str]) -> Chart:
 
 
 def rung_shape() -> Chart:
-    """One shape a rung."""
-    shapes = ("cross", "circle", "triangle-up", "square", "diamond", "stroke", "triangle-down")
+    """One shape a rung, each with an area: marks are filled."""
+    shapes = (
+        "cross", "circle", "triangle-up", "square", "diamond", "triangle-right", "triangle-down",
+    )  # fmt: skip
     return {"field": "rung", "type": "nominal", "title": None,
             "scale": {"domain": list(RUNGS), "range": list(shapes)}, "legend": None}  # fmt: skip
 

@@ -34,6 +34,8 @@ COSTS = {  # field of a point: (title, cost of a row, phase, divisor)
     "energy": ("training energy, kJ", "energy_joules", "train", 1e3),
     "bytes": ("adapter on disk, MB", "adapter_bytes", None, 1e6),
 }
+UNTRAINED = "datum.rung == 'none'"
+SHORT = "datum.value < 1000 ? datum.label : format(datum.value, '~s')"
 
 
 def point(table: Table, row: Row) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def point(table: Table, row: Row) -> dict[str, Any]:
     scale, quality = table.metric.scale, row.quality
     half = quality.half_width() if quality else math.nan
     mean = quality.mean if quality else math.nan
+    least, most = (0.0, 1.0) if table.metric.is_share else (-math.inf, math.inf)
     costs = {
         name: value / divisor if (value := row.cost(cost, phase)) is not None else None
         for name, (_, cost, phase, divisor) in COSTS.items()
@@ -51,8 +54,8 @@ def point(table: Table, row: Row) -> dict[str, Any]:
         "size": row.size,
         "noise": table.place.label_noise,
         "score": number(scale * mean),
-        "low": number(scale * (mean - half)),
-        "high": number(scale * (mean + half)),
+        "low": number(scale * max(mean - half, least)),
+        "high": number(scale * min(mean + half, most)),
         "seeds": len(row.done),
         "records": ", ".join(record.key for record in row.done),
         **costs,
@@ -73,13 +76,15 @@ def frontier(table: Table) -> Chart | None:
     return _chart(
         points,
         [
+            {"mark": {"type": "rule", "strokeDash": [4, 3]}, "transform": [{"filter": UNTRAINED}],
+             "encoding": {"y": score_axis(table), "x": {"value": 0}, "x2": {"value": "width"}}},
             {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {"y": score_axis(table, "low"),
              "y2": {"field": "high"}}},
             {"mark": {"type": "point", "filled": True, "size": 90},
              "encoding": {"y": score_axis(table), "shape": rung_shape()}},
         ],
         x={"field": choices[0], "type": "quantitative", "scale": {"type": "log", "padding": 20},
-           "title": COSTS[choices[0]][0]},
+           "axis": {"labelExpr": SHORT, "labelSeparation": 8}, "title": COSTS[choices[0]][0]},
         params=[choice("size", list(table.sizes), largest)] if len(table.sizes) > 1 else [],
         transform=[{"filter": "datum.size == size"}] if len(table.sizes) > 1 else [],
         table=table,
@@ -133,7 +138,8 @@ def noise_curves(tables: Sequence[Table]) -> Chart | None:
             {"mark": {"type": "point", "filled": True, "size": 50},
              "encoding": {"y": score_axis(first), "shape": rung_shape()}},
         ],
-        x={"field": "noise", "type": "quantitative", "axis": {"format": "%"},
+        x={"field": "noise", "type": "quantitative",
+           "axis": {"format": "~%", "values": [table.place.label_noise for table in tables]},
            "scale": {"padding": 20, "nice": False},
            "title": f"wrong training labels ({size:,} examples)"},
         table=first,

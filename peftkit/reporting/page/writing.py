@@ -143,9 +143,8 @@ class _Section:
         return "\n".join(part for part in parts if part)
 
     def _about_cost(self, table: Table) -> list[str]:
-        said = (
-            "Intervals are 95 %, over seeds and test items. Hover for the records behind a point."
-        )
+        said = "Intervals are 95 %, over seeds and test items. Dashed: without training. "
+        said += "Hover for the records behind a point."
         return [
             self._chart("frontier", "Cost-quality frontier", charts.frontier(table), said),
             price_table(table, self.price_per_hour),
