@@ -137,6 +137,15 @@ def test_what_is_shown_of_some_methods_is_said_where_others_are_open() -> None:
     assert said in wording.crossing("none", found.crossovers["none"])
 
 
+def test_full_fine_tuning_below_no_training_is_not_left_unsaid() -> None:
+    untrained = frozenset({"none"})
+    for gap, said in ((-0.1, "64 examples full lies below none"), (0.1, "")):
+        found = decide(study({"none": {64: gap}, "lora": {64: gap}}, untrained=untrained), 0.01)
+        caution = wording.caution(found, found.decisions[0])
+        assert said in caution
+        assert bool(caution) == bool(said)
+
+
 def test_each_look_has_a_level_of_its_own_and_what_was_shown_stays_shown() -> None:
     """At 3 seeds p lies between the level of the first look and 5 %: it is not decided yet."""
     gaps = {"none": {64: 0.10}, "lora": {64: 0.0}}

@@ -33,6 +33,8 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         for contrast in decision.contrasts:
             if needs := wording.needed(contrast.needs):
                 console.print(Text(f"  {contrast.method}: {needs}.", style="dim"))
+        if caution := wording.caution(verdict, decision):
+            console.print(Text(caution, "yellow"))
         if decision.missing:
             named = ", ".join(decision.missing)
             console.print(Text(f"No run in common with {results.full}: {named}.", "yellow"))

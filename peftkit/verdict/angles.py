@@ -63,6 +63,7 @@ def _performance(table: Table, verdict: Verdict) -> str:
         open_ = [c for c in decision.contrasts if c.is_open and c.needs]
         nearest = sorted(open_, key=lambda c: -c.needs.power if c.needs else 0.0)[:NEAREST]
         said += [f"`{c.method}`: {wording.needed(c.needs)}." for c in nearest]
+    said += filter(None, (wording.caution(verdict, each) for each in verdict.decisions))
     return " ".join(said)
 
 

@@ -28,6 +28,22 @@ def headline(decision: Decision) -> str:
     return f"{decision.size:,} examples: {said}"
 
 
+def caution(verdict: Verdict, decision: Decision) -> str:
+    """Said where full ends clearly below a method without training; else empty.
+
+    Training that begins at the same weights should at least arrive there.
+    """
+    for contrast in decision.contrasts:
+        untrained = contrast.method in verdict.results.untrained
+        if untrained and contrast.difference.mean + contrast.difference.half_width() < 0:
+            return (
+                f"With {decision.size:,} examples full lies below {contrast.method}, which trains "
+                "nothing: it was perhaps trained too little, or at a wrong rate, and other trained "
+                "methods with it. More steps would tell."
+            )
+    return ""
+
+
 def direction(results: Results) -> str:
     """Which way differences are taken."""
     if results.less_is_better:
