@@ -126,9 +126,8 @@ def footnotes(table: Table) -> tuple[dict[str, int], list[str]]:
     """
     found: dict[str, dict[str, list[int]]] = {}
     for row in table.rows:
-        if text := "; ".join(
-            filter(None, (_shortfall(row, len(table.seeds)), _at_chance(row, table)))
-        ):
+        remarks = (_shortfall(row, len(table.seeds)), _at_chance(row, table))
+        if text := "; ".join(filter(None, remarks)):
             found.setdefault(row.method, {}).setdefault(text, []).append(row.size)
     notes = []
     for method, sizes in found.items():

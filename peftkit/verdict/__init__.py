@@ -7,10 +7,10 @@ from peftkit.verdict.deciding import (
     Decision,
     Kind,
     Look,
-    Needs,
     Verdict,
     decide,
 )
+from peftkit.verdict.needs import Needs
 from peftkit.verdict.reading import read_results
 from peftkit.verdict.results import Results
 

@@ -116,7 +116,9 @@ def _factors(table: Table, verdict: Verdict) -> list[str]:
     """How many times the examples the cheaper methods need."""
     factors = {method: _factor(table, verdict, method) for method in verdict.crossovers}
     found = ", ".join(f"`{m}` {factor:.1f}" for m, factor in factors.items() if factor is not None)
-    return [f"To be as good as full, so many times the examples are needed: {found}."] * bool(found)
+    if not found:
+        return []
+    return [f"To be as good as full, so many times the examples are needed: {found}."]
 
 
 def _capacity(table: Table) -> list[str]:

@@ -25,14 +25,8 @@ from typing import TYPE_CHECKING, Literal
 from peftkit.statistics.crossover import Crossover, crossover
 from peftkit.statistics.estimates import Estimate, crossed_estimate, seed_estimate
 from peftkit.statistics.hypotheses import better_by, equivalent, holm, not_worse
-from peftkit.statistics.power import (
-    ALPHA,
-    Components,
-    components,
-    items_needed,
-    power,
-    seeds_needed,
-)
+from peftkit.statistics.power import ALPHA
+from peftkit.verdict.needs import Needs, needs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,23 +49,6 @@ class Look:
 LOOKS = (Look(3, 0.008), Look(5, 0.014), Look(8, 0.028))
 """Levels by simulation: with the gap at the margin, each direction is wrong in 1.7 to 4.7 % of
 studies, over all looks together (`benchmarks/results/calibration`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What it would take to decide, if the difference is what it was estimated at.
-
-    Attributes:
-        claim: What would then be shown: that the method is "not worse", or full "better".
-        power: Probability with which as many seeds and items as there are decide.
-        seeds: How many seeds decide with probability 0.8, on the same items; None: no number does.
-        items: How many items do, with the same seeds; None: no number does.
-    """
-
-    claim: Literal["not worse", "better"]
-    power: float
-    seeds: int | None
-    items: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,20 +261,4 @@ def _with_needs(
     distance = margin - contrast.difference.mean
     if not contrast.is_open or len(values) < 2 or distance == 0:
         return contrast
-    claim: Literal["not worse", "better"] = "not worse" if distance > 0 else "better"
-    # Whichever method is first to be shown must pass Holm's sharpest threshold.
-    alpha = alpha / among if claim == "not worse" else alpha
-    num_seeds, num_items = values.shape
-    if num_items > 1:
-        spread = components(values)
-        items = items_needed(spread, distance, num_seeds, alpha=alpha)
-    else:  # a metric of the whole test set: how it varies with items is not known
-        spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0), None
-        num_items = 10**9
-    needs = Needs(
-        claim=claim,
-        power=power(spread, distance, num_seeds, num_items, alpha=alpha),
-        seeds=seeds_needed(spread, distance, num_items, alpha=alpha),
-        items=items,
-    )
-    return replace(contrast, needs=needs)
+    return replace(contrast, needs=needs_of(values, distance, alpha, among))

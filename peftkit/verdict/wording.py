@@ -10,7 +10,8 @@ from peftkit.verdict.deciding import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     from peftkit.statistics.crossover import Crossover
-    from peftkit.verdict.deciding import Contrast, Decision, Needs, Verdict
+    from peftkit.verdict.deciding import Contrast, Decision, Verdict
+    from peftkit.verdict.needs import Needs
     from peftkit.verdict.results import Results
 
 

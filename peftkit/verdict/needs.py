@@ -1,0 +1,58 @@
+"""What would decide a comparison that is open: how many seeds, or how many test items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from peftkit.statistics.power import Components, components, items_needed, power, seeds_needed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What it would take to decide, if the difference is what it was estimated at.
+
+    Attributes:
+        claim: What would then be shown: that the method is "not worse", or full "better".
+        power: Probability with which as many seeds and items as there are decide.
+        seeds: How many seeds decide with probability 0.8, on the same items; None: no number does.
+        items: How many items do, with the same seeds; None: no number does.
+    """
+
+    claim: Literal["not worse", "better"]
+    power: float
+    seeds: int | None
+    items: int | None
+
+
+def needs_of(values: NDArray[np.float64], distance: float, alpha: float, among: int) -> Needs:
+    """What it would take to show what the difference points to.
+
+    Args:
+        values: Full minus method, seeds x items, two seeds or more; one column where the metric
+            does not split into items.
+        distance: The margin minus their mean, not 0; above it the method is to be shown "not
+            worse", below it full "better".
+        alpha: One-sided level.
+        among: How many methods are compared with full.
+    """
+    claim: Literal["not worse", "better"] = "not worse" if distance > 0 else "better"
+    # Whichever method is first to be shown must pass Holm's sharpest threshold.
+    alpha = alpha / among if claim == "not worse" else alpha
+    num_seeds, num_items = values.shape
+    if num_items > 1:
+        spread = components(values)
+        items = items_needed(spread, distance, num_seeds, alpha=alpha)
+    else:  # a metric of the whole test set: how it varies with items is not known
+        spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0), None
+        num_items = 10**9
+    return Needs(
+        claim=claim,
+        power=power(spread, distance, num_seeds, num_items, alpha=alpha),
+        seeds=seeds_needed(spread, distance, num_items, alpha=alpha),
+        items=items,
+    )
