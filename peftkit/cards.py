@@ -127,7 +127,8 @@ def _metrics(record: Record) -> list[str]:
     for name, value in record.metrics.get("test", {}).items():
         told = _number(value)
         if name == main.name and scores is not None:
-            low, high = crossed_estimate(scores).interval(LEVEL)
+            found = crossed_estimate(scores, shares=main.is_share)
+            low, high = found.interval(LEVEL)
             told += f" ({LEVEL:.0%} interval over test items: {_number(low)} to {_number(high)})"
         lines.append(f"| {name} | {told} | {_number(held.get(name))} |")
     return [*lines, ""]

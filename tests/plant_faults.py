@@ -370,12 +370,12 @@ FAULTS = (
     ),
     Fault(
         "one open method is enough for full to be warranted", "peftkit/verdict/deciding.py",
-        "if all(contrast.full_is_better for contrast in contrasts):",
-        "if any(contrast.full_is_better for contrast in contrasts):",
+        "all(contrast.full_is_better for contrast in contrasts)",
+        "any(contrast.full_is_better for contrast in contrasts)",
         tests=VERDICT, only="",
     ),
     Fault(
-        "two seeds decide", "peftkit/verdict/deciding.py",
+        "two seeds decide", "peftkit/verdict/results.py",
         "FEWEST_SEEDS = 3", "FEWEST_SEEDS = 2",
         tests=VERDICT, only="",
     ),

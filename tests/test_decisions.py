@@ -26,7 +26,7 @@ from peftkit.statistics.curves import (
 from peftkit.statistics.estimates import Estimate, crossed_estimate
 from peftkit.statistics.hypotheses import better_by, equivalent, holm, not_worse, wilson
 from peftkit.statistics.power import Components, components, items_needed, power, seeds_needed
-from peftkit.statistics.worth import capacity, factor_in_examples, label_bits
+from peftkit.statistics.worth import capacity, factor_in_examples
 
 GAP = Estimate(mean=0.002, standard_error=0.004, df=9.0, num_seeds=3, num_items=1000)
 
@@ -178,6 +178,14 @@ def test_never_always_and_undecided_are_answers(gap: float, answer: str, truth: 
 
     assert found.answer == answer
     assert found.holds(truth)
+    if answer == "from the smallest":  # exp(log(100)) is not 100
+        there = crossover([100, 400, 1600, 6400], curves(np.full(4, gap), 5, 2000, 0.003, 2), 0.01)
+        assert there.answer == answer
+
+
+def test_two_sizes_have_no_crossover() -> None:
+    with pytest.raises(ValueError, match="three sizes"):
+        crossover([64, 512], curves(np.array([0.0, 0.05]), 3, 50, 0.01, 0), 0.01)
 
 
 def test_the_set_holds_the_true_size_as_often_as_it_says() -> None:
@@ -270,9 +278,14 @@ def test_a_curve_moved_to_the_right_needs_so_many_times_the_examples() -> None:
     assert factor_in_examples(sizes, [0.1] * 5, full) is None
 
 
-def test_bits_of_labels_and_of_adapters() -> None:
-    assert label_bits([10, 10, 10, 10]) == pytest.approx(2.0)
-    assert label_bits([7, 0]) == 0.0
+def test_a_plateau_is_climbed_from_its_end() -> None:
+    """From .5 to .7 the cheaper curve rises over the last octave, full over both."""
+    found = factor_in_examples([1, 2, 4], [0.5, 0.5, 0.7], [0.5, 0.6, 0.7])
+
+    assert found == pytest.approx(math.sqrt(2), rel=1e-3)
+
+
+def test_bits_of_data_and_of_adapters() -> None:
     found = capacity(4000, 2.0, 1000)
     assert (found.data_bits, found.adapter_bits, found.share) == (8000.0, 2000.0, 4.0)
 

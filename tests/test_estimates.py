@@ -68,6 +68,17 @@ def test_items_that_all_agree_do_not_make_a_mean_certain() -> None:
     assert not found.excludes_zero()
 
 
+def test_the_least_error_is_in_the_unit_of_the_scores() -> None:
+    """Nats per token that differ by thousandths are not as uncertain as answers right or wrong."""
+    values = 0.001 * np.random.default_rng(0).random((3, 48))
+
+    assert crossed_estimate(values).standard_error == pytest.approx(1 / 50)
+    found = crossed_estimate(values, shares=False)
+    assert found.standard_error < 0.0002
+    scaled = crossed_estimate(1000 * values, shares=False)
+    assert scaled.standard_error == pytest.approx(1000 * found.standard_error)
+
+
 def test_degrees_of_freedom_stay_usable_where_the_formula_falls_to_zero() -> None:
     found = crossed_estimate([[1, 0], [0, 1]])  # MSs = MSi = 0, MSe = 1
 

@@ -86,6 +86,33 @@ def test_two_seeds_decide_nothing() -> None:
 
     assert judge(found, frozenset()) == ("undecided", None)
     assert judge([], frozenset()) == ("undecided", None)
+    assert wording.standing(found[0]) == "open"
+    others = [contrast("none", **OPEN, seeds=2), contrast("lora", **ENOUGH)]
+    assert judge(others, frozenset({"none"})) == ("an adapter suffices", "lora")
+
+
+def test_full_is_not_warranted_where_a_method_could_not_be_compared() -> None:
+    found = [contrast("none", **WORSE)]
+
+    assert judge(found, frozenset({"none"}), ()) == ("full is warranted", None)
+    assert judge(found, frozenset({"none"}), ["lora"]) == ("undecided", None)
+    decision = Decision(
+        size=64, kind="undecided", method=None, contrasts=tuple(found), missing=("lora",)
+    )
+    assert wording.headline(decision) == (
+        "64 examples: undecided (worse than full: none; no run in common with full: lora)"
+    )
+
+
+def test_as_good_is_said_only_of_what_is_not_worse() -> None:
+    """The levels of Holm count for both, or a method would be as good and open at once."""
+    found = Contrast(
+        method="lora", difference=Estimate(0.0, 0.01, 5.0, 3, 100), p_not_worse=0.1,
+        p_full_better=0.9, p_equivalent=0.03,
+    )  # fmt: skip
+
+    assert found.is_open
+    assert wording.standing(found) == "open"
 
 
 def test_a_study_with_a_crossover_gives_each_size_its_verdict() -> None:
@@ -127,7 +154,7 @@ def test_an_open_comparison_says_what_would_decide_it() -> None:
 
 
 def test_what_is_shown_of_some_methods_is_said_where_others_are_open() -> None:
-    gaps = {"none": {64: 0.2, 512: 0.2}, "lora": {64: 0.01, 512: 0.01}}
+    gaps = {"none": dict.fromkeys((64, 256, 512), 0.2), "lora": dict.fromkeys((64, 256, 512), 0.01)}
     found = decide(study(gaps, untrained=frozenset({"none"})), 0.01)
 
     assert found.decisions[0].worse == ("none",)
@@ -139,7 +166,7 @@ def test_what_is_shown_of_some_methods_is_said_where_others_are_open() -> None:
 
 def test_full_fine_tuning_below_no_training_is_not_left_unsaid() -> None:
     untrained = frozenset({"none"})
-    for gap, said in ((-0.1, "64 examples full lies below none"), (0.1, "")):
+    for gap, said in ((-0.1, "64 examples full is worse than none"), (0.1, "")):
         found = decide(study({"none": {64: gap}, "lora": {64: gap}}, untrained=untrained), 0.01)
         caution = wording.caution(found, found.decisions[0])
         assert said in caution
@@ -168,6 +195,37 @@ def test_each_look_has_a_level_of_its_own_and_what_was_shown_stays_shown() -> No
     assert by_method["none"].alpha == LOOKS[0].alpha
 
 
+def test_a_look_is_at_the_seeds_that_were_planned_for_it() -> None:
+    """A failed run neither shifts later seeds into an early look nor keeps a look from coming."""
+    results = study({"lora": {64: 0.02}}, seeds=8)
+    scores = {key: dict(by_seed) for key, by_seed in results.scores.items()}
+    del scores["full", 64][1]
+    failed = {("full", 64): frozenset({1})}
+    lost = Results(scores=scores, failed=failed, full="full", ladder=("lora",))
+    at = {
+        look.seeds: decide(lost, 0.02, looks=(look,)).decisions[0].contrasts[0].difference
+        for look in LOOKS
+    }
+
+    assert {seeds: found.num_seeds for seeds, found in at.items()} == {3: 2, 5: 4, 8: 7}
+    first = np.mean([scores["full", 64][s] - scores["lora", 64][s] for s in (0, 2)])
+    assert at[3].mean == pytest.approx(first)
+    assert decide(lost, 0.02, looks=LOOKS).decisions[0].look == LOOKS[-1]
+
+
+def test_sizes_with_other_numbers_of_seeds_share_a_crossover() -> None:
+    """An adaptive study adds seeds where it is open, and only there."""
+    results = study({"lora": {64: -0.05, 256: 0.0, 1024: 0.05, 4096: 0.1}}, seeds=8)
+    scores = {
+        (method, size): {s: v for s, v in by_seed.items() if size == 1024 or s < 3}
+        for (method, size), by_seed in results.scores.items()
+    }
+    found = decide(Results(scores=scores, full="full", ladder=("lora",)), 0.01)
+
+    assert found.crossovers["lora"].smallest == 64
+    assert found.crossovers["lora"].answer == "between"
+
+
 def test_a_method_without_runs_in_common_is_named_and_nothing_else() -> None:
     results = study({"lora": {64: 0.0}})
     scores = {**results.scores, ("bitfit", 64): {9: answers(0.8, 9, method=5)}}
@@ -186,6 +244,26 @@ def test_a_metric_without_items_is_judged_by_its_seeds() -> None:
 
     assert found.kind == "an adapter suffices"
     assert found.contrasts[0].difference.sources == "seeds"
+
+
+def test_what_does_not_vary_at_all_shows_nothing() -> None:
+    """A metric that is 0 for both in every run is broken; it does not show that they are equal."""
+    scores = {(m, 8): {s: np.array([0.0]) for s in range(3)} for m in ("full", "lora")}
+    (found,) = decide(Results(scores=scores, full="full", ladder=("lora",)), 0.02).decisions
+
+    assert found.kind == "undecided"
+    assert wording.p_value(found.contrasts[0].p_not_worse) == "-"
+    assert found.contrasts[0].needs is None
+
+
+def test_no_test_items_are_asked_for_where_the_metric_has_none() -> None:
+    scores = {
+        ("full", 8): {s: np.array([gap]) for s, gap in enumerate((0.1, -0.1, 0.002))},
+        ("lora", 8): {s: np.array([0.0]) for s in range(3)},
+    }
+    (found,) = decide(Results(scores=scores, full="full", ladder=("lora",)), 1e-4).decisions
+
+    assert "not even 100 seeds would show" in wording.needed(found.contrasts[0].needs)
 
 
 # ---- results per item from any harness
@@ -227,6 +305,7 @@ def test_scores_may_be_losses(tmp_path: Path) -> None:
 
     assert found.scale == 1.0
     assert found.difference("lora", 8) == pytest.approx(np.full((3, 2), -2.0))
+    assert wording.direction(found).startswith("differences are method minus full")
 
 
 @pytest.mark.parametrize(
@@ -246,6 +325,10 @@ def test_scores_may_be_losses(tmp_path: Path) -> None:
         ({"cells": [{"method": "full", "size": 0, "seed": 0, "correct": [1] * ITEMS}]},
          "has no size"),
         ({"cells": ["full"]}, "is no object"),
+        ({"untrained": "none"}, "untrained in .* no list"),
+        ({"untrained": ["nothing"]}, "untrained that have no cells"),
+        ({"methods": [1, "lora"]}, "methods in .* no list"),
+        ({"higher_is_better": "false"}, "whether higher is better"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -296,6 +379,8 @@ def test_published_shares_are_compared_unpaired() -> None:
     assert found["near"].standing(adjusted=True) == "indistinguishable"
     assert found["far"].standing(adjusted=True) == "worse"
     assert found["same"].p == 1.0
+    (alike,) = compare_shares({"full": 1.0, "same": 1.0}, "full", 1319)
+    assert alike.standing(adjusted=False) == "indistinguishable"
     with pytest.raises(InvalidInput, match="no run of full"):
         compare_shares(shares, "everything", 1319)
 
@@ -379,6 +464,17 @@ def test_studies_that_disagree_give_no_advice() -> None:
 
     assert kind is None
     assert "disagree" in reason
+    open_ = judged({64: ("undecided", None)})
+    assert conclude(weigh(asked, [judged(STUDY), open_])) == ("an adapter suffices", "")
+
+
+def test_the_nearest_share_of_wrong_labels_counts() -> None:
+    asked = Situation(family="bert", task="text_classification", size=64, label_noise=0.3)
+    near, far = judged(STUDY, noise=0.3), judged({64: ("full is warranted", None)}, noise=0.2)
+
+    assert [each.kind for each in weigh(asked, [far, near])] == [None, "an adapter suffices"]
+    alone = judged(STUDY, noise=0.4)  # .4 - .3 is a little more than .1
+    assert weigh(asked, [alone])[0].kind == "an adapter suffices"
 
 
 def test_advise_wants_its_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

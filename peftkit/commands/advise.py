@@ -26,7 +26,7 @@ Advice reaches no further than the evidence: the same family and kind of task, s
 def advise_command(argv: list[str]) -> None:
     """Print the advice, and what it rests on."""
     from peftkit.verdict.advising import Situation, conclude, weigh
-    from peftkit.verdict.from_table import read_studied
+    from peftkit.verdict.from_table import read_judged
     from peftkit.verdict.results import require_margin
 
     folders = leading(argv)
@@ -45,7 +45,7 @@ def advise_command(argv: list[str]) -> None:
     )
     margin = own.get("margin")
     require_margin(margin)
-    judged = [each for f in folders for each in read_studied(Path(f), margin).verdicts]
+    judged = [each for f in folders for each in read_judged(Path(f), margin)]
     evidence = weigh(situation, judged)
     kind, reason = conclude(evidence)
     if own.get("json"):

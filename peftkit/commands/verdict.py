@@ -51,19 +51,9 @@ def _of_file(path: Path, margin: float | None) -> Verdict:
 
 
 def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
-    from peftkit.verdict.from_table import read_studied, results_of
+    from peftkit.verdict.from_table import read_judged
 
-    studied = read_studied(folder, margin)
-    if not studied.verdicts:
-        for results in filter(None, map(results_of, studied.tables)):
-            raise no_margin(results.name, results.unit)
-        methods = sorted({method for table in studied.tables for method in table.methods})
-        raise InvalidInput(
-            f"{folder} holds no full fine-tuning beside a cheaper method",
-            received=f"the methods {', '.join(methods)}",
-            next_step="peftkit study --methods none,lora,full --out DIR",
-        )
-    return [verdict for _, verdict in studied.verdicts]
+    return [verdict for _, verdict in read_judged(folder, margin)]
 
 
 def _print(verdicts: list[Verdict]) -> None:

@@ -58,7 +58,7 @@ def estimate_quality(records: Sequence[Record], metric: Metric) -> Estimate | No
     """The metric over seeds and test items; None without records that have it."""
     scores = item_scores_of(records, metric)
     if scores is not None:
-        return crossed_estimate(scores)
+        return crossed_estimate(scores, shares=metric.is_share)
     values = [value for r in records if (value := value_of(r, metric)) is not None]
     return seed_estimate(values) if values else None
 
@@ -72,7 +72,8 @@ def estimate_difference(
     second = [second_by_seed[record.seed] for record in first]
     scores = item_scores_of([*first, *second], metric)
     if scores is not None:
-        return crossed_estimate(scores[: len(first)] - scores[len(first) :])
+        gaps = scores[: len(first)] - scores[len(first) :]
+        return crossed_estimate(gaps, shares=metric.is_share)
     gaps = [
         a - b
         for one, other in zip(first, second, strict=True)

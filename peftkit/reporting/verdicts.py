@@ -28,6 +28,9 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     for decision in verdict.decisions:
         console.print()
         console.print(Text(wording.headline(decision), style="bold"))
+        if look := decision.look:
+            at = f"looked at after {look.seeds} seeds, at level {look.alpha:g}"
+            console.print(Text(at, style="dim"))
         if decision.contrasts:
             console.print(_grid(verdict, decision.contrasts))
         for contrast in decision.contrasts:
@@ -73,12 +76,14 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
         "name": verdict.results.name,
         "margin": verdict.margin,
         "full": verdict.results.full,
+        "less_is_better": verdict.results.less_is_better,
         "decisions": [
             {
                 "size": decision.size,
                 "verdict": decision.kind,
                 "method": decision.method,
                 "missing": list(decision.missing),
+                "look": None if decision.look is None else dataclasses.asdict(decision.look),
                 "contrasts": [
                     {
                         "method": c.method,
@@ -90,6 +95,8 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
                         "p_not_worse": _number(c.p_not_worse),
                         "p_full_better": _number(c.p_full_better),
                         "p_equivalent": _number(c.p_equivalent),
+                        "alpha": c.alpha,
+                        "shown": wording.standing(c),
                         "needs": None if c.needs is None else dataclasses.asdict(c.needs),
                     }
                     for c in decision.contrasts

@@ -5,7 +5,8 @@ by a polynomial of degree 2: at a size x it is a fixed combination of the differ
 that were measured, so the crossed layout of seeds and items gives its error, with all that sizes
 share (test items, nested subsets) accounted for. The set holds every size that no bound excludes:
 below its lower end the upper bound lies under the margin throughout, above its upper end the lower
-bound lies over it throughout. Where that happens nowhere, the end is open.
+bound lies over it throughout. Where that happens nowhere, the end is open. Three sizes are the
+fewest: between two there is a straight line, which says nothing of how the difference bends.
 
 Legend: K sizes, S seeds, I items, X points of the grid.
 """
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy
 
+from peftkit.statistics.estimates import least_error, reach_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
 DEGREE = 2
+FEWEST_SIZES = DEGREE + 1
 LEVEL = 0.95
 POINTS = 200
 Answer = Literal["between", "not reached", "from the smallest", "open"]
@@ -81,12 +85,19 @@ class Smoothed:
         return self.mean - half, self.mean + half
 
 
-def smooth(sizes: Sequence[float], differences: ArrayLike, *, points: int = POINTS) -> Smoothed:
+def smooth(
+    sizes: Sequence[float],
+    differences: ArrayLike,
+    *,
+    shares: bool = True,
+    points: int = POINTS,
+) -> Smoothed:
     """Smooth differences over the logarithm of the size.
 
     Args:
-        sizes: K different sizes, at least 2.
+        sizes: K different sizes, at least 3.
         differences: Full minus method, `(K, S, I)`, at least 2 seeds and 2 items.
+        shares: Whether they are differences of shares.
         points: Of the grid, log-spaced from the smallest to the largest size.
 
     Raises:
@@ -96,12 +107,11 @@ def smooth(sizes: Sequence[float], differences: ArrayLike, *, points: int = POIN
     logs = np.log(np.asarray(sizes, dtype=np.float64))
     if values.ndim != 3 or len(values) != len(logs) or len(np.unique(logs)) != len(logs):
         raise ValueError(f"expected (sizes, seeds, items) of as many sizes, got {values.shape}")
-    if min(values.shape) < 2 or not np.isfinite(values).all():
-        raise ValueError("expected at least two sizes, seeds and items, all values finite")
+    if len(values) < FEWEST_SIZES or min(values.shape) < 2 or not np.isfinite(values).all():
+        raise ValueError("expected three sizes, two seeds and two items at least, all finite")
     _, num_seeds, num_items = values.shape
     grid = np.linspace(logs.min(), logs.max(), points)
-    degree = min(DEGREE, len(logs) - 1)
-    weights = np.vander(grid, degree + 1) @ np.linalg.pinv(np.vander(logs, degree + 1))
+    weights = np.vander(grid, DEGREE + 1) @ np.linalg.pinv(np.vander(logs, DEGREE + 1))
     # Every sum of squares of a combination of sizes is a quadratic form in its weights.
     mean = values.mean(axis=(1, 2))
     per_seed = values.mean(axis=2) - mean[:, None]
@@ -116,16 +126,24 @@ def smooth(sizes: Sequence[float], differences: ArrayLike, *, points: int = POIN
     scaled = of_seeds + np.maximum(of_items - of_rest, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = scaled**2 / (of_seeds**2 / (num_seeds - 1))
+    sizes_of_grid = np.exp(grid)
+    sizes_of_grid[[0, -1]] = min(sizes), max(sizes)  # exp(log(100)) is more than 100
+    least = least_error(num_items, reach_of(values, shares=shares))
     return Smoothed(
-        sizes=np.exp(grid),
+        sizes=sizes_of_grid,
         mean=weights @ mean,
-        standard_error=np.maximum(np.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2)),
+        standard_error=np.maximum(np.sqrt(scaled / (num_seeds * num_items)), least),
         df=np.where(np.isfinite(df), df, num_items - 1.0),
     )
 
 
 def crossover(
-    sizes: Sequence[float], differences: ArrayLike, margin: float, *, level: float = LEVEL
+    sizes: Sequence[float],
+    differences: ArrayLike,
+    margin: float,
+    *,
+    shares: bool = True,
+    level: float = LEVEL,
 ) -> Crossover:
     """The sizes from which full may be better than the method by `margin`.
 
@@ -133,28 +151,24 @@ def crossover(
         sizes: As for `smooth`.
         differences: As for `smooth`.
         margin: In the unit of the differences.
+        shares: As for `smooth`.
         level: Probability with which the set holds the true size.
 
     Raises:
         ValueError: As `smooth`.
     """
-    found = smooth(sizes, differences)
+    found = smooth(sizes, differences, shares=shares)
     low, high = found.bounds(level)
     below = _leading(high < margin)
     above = _leading((low > margin)[::-1])
-    first, last = float(min(sizes)), float(max(sizes))
     return Crossover(
-        lower=_at(found.sizes, below - 1, last) if below else None,
-        upper=_at(found.sizes, len(found.sizes) - above, last) if above else None,
+        lower=float(found.sizes[below - 1]) if below else None,
+        upper=float(found.sizes[-above]) if above else None,
         estimate=_rises(found, margin),
-        smallest=first,
-        largest=last,
+        smallest=float(found.sizes[0]),
+        largest=float(found.sizes[-1]),
         level=level,
     )
-
-
-def _at(sizes: NDArray[np.float64], index: int, largest: float) -> float:
-    return largest if index == len(sizes) - 1 else float(sizes[index])
 
 
 def _rises(found: Smoothed, margin: float) -> float | None:

@@ -13,7 +13,8 @@ With the mean squares of the two-way layout without replication (MSs, MSi, MSe),
 V is the variance of the mean (the maximum keeps it from falling below what either factor alone
 explains) and df its degrees of freedom (Satterthwaite, Biometrics Bulletin 2(6), 1946, 110-114),
 here at least those of the smaller factor: as MSe enters with a minus, the formula can fall to 0.
-The standard error is at least 1 / (I + 2): items that all agree do not make a mean certain.
+The standard error is at least R / (I + 2), where R is by how much one item may differ (1 for scores
+that are shares): items that all agree do not make a mean certain.
 With one seed the same formulas reduce to the interval over items alone, and say nothing about
 what another seed would have given. An interval over items alone covers as little as 40 % of the
 time where 90 % was promised, so callers must say which of the two they show.
@@ -111,8 +112,22 @@ def mean_squares(values: ArrayLike) -> MeanSquares:
     return MeanSquares(seeds, items, rest)
 
 
-def crossed_estimate(values: ArrayLike) -> Estimate:
+def reach_of(values: ArrayLike, *, shares: bool) -> float:
+    """By how much one item may differ: 1 where scores are shares, else by how much any two do."""
+    return 1.0 if shares else float(np.ptp(np.asarray(values, dtype=np.float64)))
+
+
+def least_error(num_items: int, reach: float) -> float:
+    """The least standard error of a mean over items, however much they agree."""
+    return reach / (num_items + 2)
+
+
+def crossed_estimate(values: ArrayLike, *, shares: bool = True) -> Estimate:
     """Mean of `values` of shape (S, I) with the crossed items x seeds error; S = 1: items only.
+
+    Args:
+        values: One for each seed and item.
+        shares: Whether they are shares, or differences of shares.
 
     Raises:
         ValueError: There are fewer than two items, or a value is not finite.
@@ -120,12 +135,18 @@ def crossed_estimate(values: ArrayLike) -> Estimate:
     crossed = _checked(values)
     num_seeds, num_items = crossed.shape
     square = mean_squares(crossed)
-    error, df = error_and_df(square.seeds, square.items, square.rest, num_seeds, num_items)
+    reach = reach_of(crossed, shares=shares)
+    error, df = error_and_df(square.seeds, square.items, square.rest, num_seeds, num_items, reach)
     return Estimate(float(crossed.mean()), float(error), float(df), num_seeds, num_items)
 
 
 def error_and_df(
-    seeds: ArrayLike, items: ArrayLike, rest: ArrayLike, num_seeds: int, num_items: int
+    seeds: ArrayLike,
+    items: ArrayLike,
+    rest: ArrayLike,
+    num_seeds: int,
+    num_items: int,
+    reach: float = 1.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard error of the mean and its degrees of freedom, from mean squares of any shape.
 
@@ -135,6 +156,7 @@ def error_and_df(
         rest: MSe.
         num_seeds: At least 1.
         num_items: At least 2.
+        reach: By how much one item may differ.
     """
     seeds, items, rest = (np.asarray(square, dtype=np.float64) for square in (seeds, items, rest))
     scaled = np.maximum(seeds + items - rest, np.maximum(seeds, items))
@@ -145,8 +167,8 @@ def error_and_df(
         spread = spread + rest**2 / ((num_seeds - 1) * (num_items - 1))
         fewest = min(num_seeds, num_items) - 1.0
     df = np.divide(scaled**2, spread, out=np.full_like(scaled, num_items - 1.0), where=spread > 0)
-    error = np.maximum(np.sqrt(scaled / (num_seeds * num_items)), 1 / (num_items + 2))
-    return error, np.maximum(df, fewest)
+    error = np.sqrt(scaled / (num_seeds * num_items))
+    return np.maximum(error, least_error(num_items, reach)), np.maximum(df, fewest)
 
 
 def seed_estimate(values: ArrayLike) -> Estimate:

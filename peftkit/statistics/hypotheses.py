@@ -62,8 +62,8 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
 
 
 def _distance(difference: Estimate, margin: float) -> float:
-    """How many standard errors the difference lies above the margin."""
+    """How many standard errors the difference lies above the margin; not a number without any."""
     above = difference.mean - margin
-    if difference.standard_error == 0:  # seeds that agree, of a metric without items
-        return math.copysign(math.inf, above) if above else 0.0
+    if difference.standard_error == 0:  # values that all agree do not make their mean certain
+        return math.nan
     return above / difference.standard_error

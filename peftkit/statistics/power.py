@@ -19,7 +19,7 @@ import numpy as np
 import scipy
 from scipy.special import chdtri, stdtrit
 
-from peftkit.statistics.estimates import error_and_df, mean_squares
+from peftkit.statistics.estimates import error_and_df, least_error, mean_squares, reach_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,21 +35,29 @@ _NODES = 48
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of one value of a paired difference: of seeds, of items, and what is left."""
+    """Variances of one value of a paired difference: of seeds, of items, and what is left.
+
+    `reach` is by how much one item may differ, as in `crossed_estimate`; 0 without items.
+    """
 
     seeds: float
     items: float
     rest: float
+    reach: float = 1.0
 
     def standard_error(self, num_seeds: int, num_items: int) -> float:
-        """Standard error of the mean; at least 1 / (I + 2), as in `crossed_estimate`."""
+        """Standard error of the mean; no less than in `crossed_estimate`."""
         seeds, items = self.seeds / num_seeds, self.items / num_items
         variance = seeds + items + self.rest / (num_seeds * num_items)
-        return max(math.sqrt(variance), 1 / (num_items + 2))
+        return max(math.sqrt(variance), least_error(num_items, self.reach))
 
 
-def components(values: ArrayLike) -> Components:
+def components(values: ArrayLike, *, shares: bool = True) -> Components:
     """Variance components of `values` of shape (S, I), S at least 2; none below 0.
+
+    Args:
+        values: Paired differences.
+        shares: Whether they are differences of shares.
 
     Raises:
         ValueError: There are fewer than two seeds or items.
@@ -63,6 +71,7 @@ def components(values: ArrayLike) -> Components:
         seeds=max(square.seeds - square.rest, 0.0) / num_items,
         items=max(square.items - square.rest, 0.0) / num_seeds,
         rest=square.rest,
+        reach=reach_of(values, shares=shares),
     )
 
 
@@ -82,7 +91,7 @@ def power(
     of_items = spread.rest + num_seeds * spread.items
     seeds = of_seeds * _chances(num_seeds - 1)[:, None]
     items = of_items * _chances(num_items - 1)[None, :]
-    error, df = error_and_df(seeds, items, spread.rest, num_seeds, num_items)
+    error, df = error_and_df(seeds, items, spread.rest, num_seeds, num_items, spread.reach)
     true = spread.standard_error(num_seeds, num_items)
     decided = scipy.stats.norm.sf((stdtrit(df, 1 - alpha) * error - abs(distance)) / true)
     return float(decided.mean())

@@ -12,6 +12,7 @@ import scipy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BINS = 1000
 BITS_PER_PARAMETER = 2.0
 """What a trained parameter stores (Allen-Zhu and Li, ICLR 2025; LoRA Without Regret, 2025)."""
 
@@ -32,13 +33,6 @@ class Capacity:
 def capacity(num_examples: int, bits_per_example: float, trainable_parameters: int) -> Capacity:
     """Compare the bits in labels (or answers) with what the trained parameters can hold."""
     return Capacity(num_examples * bits_per_example, trainable_parameters * BITS_PER_PARAMETER)
-
-
-def label_bits(counts: Sequence[int]) -> float:
-    """Entropy of the labels in bits, from how many examples each class has."""
-    shares = np.asarray([count for count in counts if count], dtype=np.float64)
-    shares = shares / shares.sum()
-    return float(-(shares * np.log2(shares)).sum())
 
 
 def factor_in_examples(
@@ -66,12 +60,7 @@ def factor_in_examples(
     low, high = max(ours[0], theirs[0]), min(ours[-1], theirs[-1])
     if not high > low:
         return None
-    heights = np.linspace(low, high, 200)
-    widths = _reached(heights, logs, ours) - _reached(heights, logs, theirs)
-    return float(np.exp(np.trapezoid(widths, heights) / (high - low)))
-
-
-def _reached(heights: np.ndarray, logs: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Where a monotone curve first reaches each height."""
-    unique, first = np.unique(scores, return_index=True)
-    return np.asarray(np.interp(heights, unique, logs[first]))
+    # Middles of bins: none lies on a plateau, where a height is reached at more than one size.
+    heights = low + (high - low) * (np.arange(BINS) + 0.5) / BINS
+    widths = np.interp(heights, ours, logs) - np.interp(heights, theirs, logs)
+    return float(np.exp(widths.mean()))

@@ -1,7 +1,6 @@
 """From scores per item to a verdict: is training needed, or is an adapter enough, or neither?"""
 
 from peftkit.verdict.deciding import (
-    FEWEST_SEEDS,
     LOOKS,
     Contrast,
     Decision,
@@ -12,7 +11,7 @@ from peftkit.verdict.deciding import (
 )
 from peftkit.verdict.needs import Needs
 from peftkit.verdict.reading import read_results
-from peftkit.verdict.results import Results
+from peftkit.verdict.results import FEWEST_SEEDS, Results
 
 __all__ = [
     "FEWEST_SEEDS",

@@ -2,7 +2,7 @@
 
 It reaches to the same family of backbones, the same kind of task and sizes between the smallest and
 the largest that were measured; beyond that there is no advice. Between two measured sizes both have
-to say the same.
+to say the same. Of several shares of wrong labels that one study measured, the nearest counts.
 """
 
 from __future__ import annotations
@@ -59,12 +59,33 @@ class Evidence:
 
 def weigh(situation: Situation, judged: Sequence[Judged]) -> list[Evidence]:
     """What each table says of a situation, in the order given."""
-    return [_of(situation, table, verdict.decisions) for table, verdict in judged]
+    nearest: dict[tuple[str, ...], float] = {}
+    for table, _ in judged:
+        away = _noise_away(situation, table)
+        nearest[_measured(table)] = min(away, nearest.get(_measured(table), away))
+    return [
+        _of(situation, table, verdict.decisions, nearest[_measured(table)])
+        for table, verdict in judged
+    ]
+
+
+def _measured(table: Table) -> tuple[str, ...]:
+    """What tables have in common that differ in the noise of their labels."""
+    return table.place.backbone, table.place.data, table.place.task
+
+
+def _noise_away(situation: Situation, table: Table) -> float:
+    return round(abs(table.place.label_noise - situation.label_noise), 9)
 
 
 def conclude(evidence: Sequence[Evidence]) -> tuple[Kind | None, str]:
-    """The advice, and why there is none if there is none."""
+    """The advice, and why there is none if there is none.
+
+    A study that could not decide contradicts none that did.
+    """
     found = {each.kind for each in evidence if each.kind is not None}
+    if len(found) > 1:
+        found.discard("undecided")
     if not found:
         return None, "no study reaches this situation"
     if len(found) > 1:
@@ -72,7 +93,9 @@ def conclude(evidence: Sequence[Evidence]) -> tuple[Kind | None, str]:
     return found.pop(), ""
 
 
-def _of(situation: Situation, table: Table, decisions: Sequence[Decision]) -> Evidence:
+def _of(
+    situation: Situation, table: Table, decisions: Sequence[Decision], nearest: float
+) -> Evidence:
     name = heading(table)
 
     def nothing(reason: str) -> Evidence:
@@ -83,12 +106,16 @@ def _of(situation: Situation, table: Table, decisions: Sequence[Decision]) -> Ev
         return nothing(f"other backbones ({', '.join(sorted(map(str, families))) or 'unknown'})")
     if table.place.task != situation.task:
         return nothing(f"another task ({table.place.task})")
-    if abs(table.place.label_noise - situation.label_noise) > NOISE_REACH:
+    if _noise_away(situation, table) > NOISE_REACH:
         return nothing(f"{table.place.label_noise:.0%} of its labels are wrong")
+    if _noise_away(situation, table) > nearest:
+        return nothing("the same was measured with a nearer share of wrong labels")
+    if not decisions:
+        return nothing("it has no run of full fine-tuning to compare with")
     below = [d for d in decisions if d.size <= situation.size]
     above = [d for d in decisions if d.size >= situation.size]
     if not below or not above:
-        measured = [d.size for d in decisions] or [0]
+        measured = [d.size for d in decisions]
         return nothing(f"it measured {min(measured):,} to {max(measured):,} examples")
     around = (below[-1], above[0])
     sizes = tuple(dict.fromkeys(decision.size for decision in around))

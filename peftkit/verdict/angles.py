@@ -46,23 +46,26 @@ def _performance(table: Table, verdict: Verdict) -> str:
         named = next(c for c in decision.contrasts if c.method == decision.method)
         said.append(
             f"`{decision.method}` reaches {_score(table, rows.get(decision.method))} and is shown "
-            f"to lie less than the margin below (difference {wording.difference(verdict, named)}, "
+            f"to be worse by less than the margin ({wording.difference(verdict, named)}, "
             f"p {wording.p_value(named.p_not_worse)})."
         )
     elif decision.kind == "full is warranted":
         closest = min(decision.contrasts, key=lambda c: c.difference.mean)
         said.append(
-            f"Every cheaper method is shown to lie more than the margin below; the closest, "
+            f"Every cheaper method is shown to be worse by more than the margin; the closest, "
             f"`{closest.method}`, by {wording.difference(verdict, closest)}."
         )
     else:
         said.append("Neither is shown: that a cheaper method is enough, or that none is.")
         if decision.worse:
             worse = ", ".join(f"`{method}`" for method in decision.worse)
-            said.append(f"Shown to lie more than the margin below: {worse}.")
+            said.append(f"Shown to be worse by more than the margin: {worse}.")
         open_ = [c for c in decision.contrasts if c.is_open and c.needs]
         nearest = sorted(open_, key=lambda c: -c.needs.power if c.needs else 0.0)[:NEAREST]
         said += [f"`{c.method}`: {wording.needed(c.needs)}." for c in nearest]
+    if decision.missing:
+        missing = ", ".join(f"`{method}`" for method in decision.missing)
+        said.append(f"Not compared, as no seed ended well there and in full too: {missing}.")
     said += filter(None, (wording.caution(verdict, each) for each in verdict.decisions))
     return " ".join(said)
 

@@ -6,14 +6,16 @@ At each size, d is the difference full minus method of every seed and item, m th
   Holm over the cheaper methods); of several the cheapest is named. If that one trains nothing, no
   training is needed.
 - **Full fine-tuning is warranted** if "full lies less than m above it" is rejected for every
-  cheaper method (an intersection-union test, which needs no correction).
+  cheaper method (an intersection-union test, which needs no correction); one that has no run in
+  common with full is not beaten.
 - Else it is **undecided**, and the components of variance say how many more seeds or items would
-  decide. With fewer than three seeds it is always undecided.
+  decide. Of a method with fewer than three seeds nothing is shown.
 
 Not to differ significantly is never taken for being as good.
 
 Where seeds are added until it is decided, results are looked at after 3, 5 and 8 of them, each time
-at a level of its own, so that all looks together err as often as one at 5 % would.
+at a level of its own, so that all looks together err as often as one at 5 % would. A look is at the
+seeds that were planned for it; runs of these that failed are not made up for by later ones.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from peftkit.statistics.crossover import Crossover, crossover
+from peftkit.statistics.crossover import FEWEST_SIZES, Crossover, crossover
 from peftkit.statistics.estimates import Estimate, crossed_estimate, seed_estimate
 from peftkit.statistics.hypotheses import better_by, equivalent, holm, not_worse
 from peftkit.statistics.power import ALPHA
 from peftkit.verdict.needs import Needs, needs_of
+from peftkit.verdict.results import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
     from peftkit.verdict.results import Results
 
-FEWEST_SEEDS = 3
 Kind = Literal["no training needed", "an adapter suffices", "full is warranted", "undecided"]
 
 
@@ -60,7 +62,8 @@ class Contrast:
         difference: Full minus method.
         p_not_worse: Of "it lies a margin or more below full", adjusted for all cheaper methods.
         p_full_better: Of "full lies less than a margin above it".
-        p_equivalent: Of "they differ by a margin or more, either way".
+        p_equivalent: Of "they differ by a margin or more, either way"; not adjusted, as it counts
+            only where not to be worse is shown.
         alpha: Level at which these are judged.
         needs: What would decide; None where that was not asked or cannot be said.
     """
@@ -74,19 +77,24 @@ class Contrast:
     needs: Needs | None = None
 
     @property
+    def has_seeds(self) -> bool:
+        """Whether there are enough seeds to show anything."""
+        return self.difference.num_seeds >= FEWEST_SEEDS
+
+    @property
     def is_not_worse(self) -> bool:
         """Whether it is shown to lie less than the margin below full."""
-        return self.p_not_worse <= self.alpha
+        return self.has_seeds and self.p_not_worse <= self.alpha
 
     @property
     def full_is_better(self) -> bool:
         """Whether full is shown to lie more than the margin above it."""
-        return self.p_full_better <= self.alpha
+        return self.has_seeds and self.p_full_better <= self.alpha
 
     @property
     def is_equivalent(self) -> bool:
         """Whether they are shown to differ by less than the margin."""
-        return self.p_equivalent <= self.alpha
+        return self.is_not_worse and self.p_equivalent <= self.alpha
 
     @property
     def is_open(self) -> bool:
@@ -116,8 +124,13 @@ class Decision:
 
     @property
     def num_seeds(self) -> int:
-        """The fewest seeds of a contrast."""
-        return min((c.difference.num_seeds for c in self.contrasts), default=0)
+        """The most seeds of a contrast."""
+        return max((c.difference.num_seeds for c in self.contrasts), default=0)
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """Methods that have too few seeds in common with full to show anything."""
+        return tuple(c.method for c in self.contrasts if not c.has_seeds)
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -138,7 +151,7 @@ class Verdict:
         results: What it rests on.
         margin: By how much full has to be better for it to count, in the unit of the results.
         decisions: By size, ascending.
-        crossovers: For each cheaper method with at least two sizes: from how much data on full is
+        crossovers: For each cheaper method with at least three sizes: from how much data on full is
             better by the margin.
     """
 
@@ -168,8 +181,10 @@ def decide(
     crossovers = {}
     for method in results.ladder:
         kept, differences = results.differences(method, results.sizes(method))
-        if min(len(kept), *differences.shape) >= 2 and differences.shape[1] >= FEWEST_SEEDS:
-            crossovers[method] = crossover([float(n) for n in kept], differences, margin)
+        if len(kept) >= FEWEST_SIZES and differences.shape[2] > 1:
+            crossovers[method] = crossover(
+                [float(n) for n in kept], differences, margin, shares=results.shares
+            )
     return Verdict(
         results=results,
         margin=margin,
@@ -182,46 +197,50 @@ def _at(
     results: Results, size: int, margin: float, looks: Sequence[Look], with_needs: bool
 ) -> Decision:
     """The decision at one size: that of the first look that decides, else of the last."""
-    found = {
-        method: values
-        for method in results.ladder
-        if (method, size) in results.scores and len(values := results.difference(method, size))
-    }
-    contrasts: list[Contrast] = []
-    look: Look | None = None
-    kind, method = judge(contrasts, results.untrained)
-    most = max((len(values) for values in found.values()), default=0)
+    tried = [results.tried(method, size) for method in results.ladder]
+    seeds = sorted(set().union(*tried))
+    most = max(map(len, tried), default=0)
     planned: list[Look | None] = [each for each in looks if each.seeds <= most]
+    contrasts: list[Contrast] = []
     for look in planned or [None]:
-        contrasts = _contrasts(found, margin, look, contrasts)
-        kind, method = judge(contrasts, results.untrained)
+        found = _found(results, size, seeds[: look.seeds] if look else seeds)
+        missing = tuple(method for method in results.ladder if method not in found)
+        contrasts = _contrasts(found, results.shares, margin, look, contrasts)
+        kind, method = judge(contrasts, results.untrained, missing)
         if kind != "undecided":
             break
     if kind == "undecided" and with_needs:
         alpha = looks[-1].alpha if looks else ALPHA
-        contrasts = [_with_needs(c, found[c.method], margin, alpha, len(found)) for c in contrasts]
+        contrasts = [
+            _with_needs(c, found[c.method], results.shares, margin, alpha, len(found))
+            for c in contrasts
+        ]
     return Decision(
         size=size,
         kind=kind,
         method=method,
         contrasts=tuple(contrasts),
-        missing=tuple(m for m in results.ladder if m not in found),
+        missing=missing,
         look=look,
     )
 
 
+def _found(results: Results, size: int, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    """Differences of every method that has any of these seeds in common with full."""
+    differences = {m: results.difference(m, size, seeds) for m in results.ladder}
+    return {method: values for method, values in differences.items() if len(values)}
+
+
 def _contrasts(
     found: dict[str, NDArray[np.float64]],
+    shares: bool,
     margin: float,
     look: Look | None,
     before: list[Contrast],
 ) -> list[Contrast]:
     """Every method against full at one look; what was shown at an earlier one stays shown."""
     settled = {contrast.method: contrast for contrast in before if contrast.full_is_better}
-    estimates = {
-        method: _estimate(values[: look.seeds] if look else values)
-        for method, values in found.items()
-    }
+    estimates = {method: _estimate(values, shares) for method, values in found.items()}
     adjusted = holm([not_worse(estimate, margin) for estimate in estimates.values()])
     return [
         settled.get(method)
@@ -237,28 +256,42 @@ def _contrasts(
     ]
 
 
-def judge(contrasts: Sequence[Contrast], untrained: frozenset[str]) -> tuple[Kind, str | None]:
-    """The verdict on contrasts in the order of cost, and the method that suffices."""
-    if not contrasts or min(c.difference.num_seeds for c in contrasts) < FEWEST_SEEDS:
-        return "undecided", None
+def judge(
+    contrasts: Sequence[Contrast], untrained: frozenset[str], missing: Sequence[str] = ()
+) -> tuple[Kind, str | None]:
+    """The verdict on contrasts in the order of cost, and the method that suffices.
+
+    Args:
+        contrasts: Cheapest method first.
+        untrained: Methods that train nothing.
+        missing: Methods that could not be compared, so that full is not shown to beat them.
+    """
     for contrast in contrasts:
         if contrast.is_not_worse:
             trains = contrast.method not in untrained
             return ("an adapter suffices" if trains else "no training needed"), contrast.method
-    if all(contrast.full_is_better for contrast in contrasts):
+    if contrasts and not missing and all(contrast.full_is_better for contrast in contrasts):
         return "full is warranted", None
     return "undecided", None
 
 
-def _estimate(values: NDArray[np.float64]) -> Estimate:
-    return crossed_estimate(values) if values.shape[1] > 1 else seed_estimate(values[:, 0])
+def _estimate(values: NDArray[np.float64], shares: bool) -> Estimate:
+    if values.shape[1] == 1:
+        return seed_estimate(values[:, 0])
+    return crossed_estimate(values, shares=shares)
 
 
 def _with_needs(
-    contrast: Contrast, values: NDArray[np.float64], margin: float, alpha: float, among: int
+    contrast: Contrast,
+    values: NDArray[np.float64],
+    shares: bool,
+    margin: float,
+    alpha: float,
+    among: int,
 ) -> Contrast:
     """The contrast with what would decide it, if it is open and seeds tell how they differ."""
     distance = margin - contrast.difference.mean
-    if not contrast.is_open or len(values) < 2 or distance == 0:
+    certain = contrast.difference.standard_error == 0
+    if not contrast.is_open or len(values) < 2 or distance == 0 or certain:
         return contrast
-    return replace(contrast, needs=needs_of(values, distance, alpha, among))
+    return replace(contrast, needs=needs_of(values, distance, alpha, among, shares=shares))

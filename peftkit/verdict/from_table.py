@@ -14,7 +14,7 @@ from peftkit.errors import InvalidInput
 from peftkit.reporting.notes import heading
 from peftkit.reporting.pairing import item_scores_of, value_of
 from peftkit.verdict.deciding import Look, Verdict, decide
-from peftkit.verdict.results import POINT, Results
+from peftkit.verdict.results import POINT, Results, no_margin
 
 if TYPE_CHECKING:
     from peftkit.reporting.summary import Row, Table
@@ -41,7 +41,8 @@ def results_of(table: Table) -> Results | None:
     ladder = tuple(method for method in table.methods if method in cheaper)
     if full is None or not ladder:
         return None
-    rows = [row for row in rows if row.method in (*ladder, full)]
+    attempted = [row for row in table.rows if row.method in (*ladder, full)]
+    rows = [row for row in attempted if row.done]
     records = [record for row in rows for record in row.done]
     items = item_scores_of(records, table.metric)
     if items is None:
@@ -54,6 +55,9 @@ def results_of(table: Table) -> Results | None:
                 r.seed: by_key[r.key] for r in row.done if np.isfinite(by_key[r.key]).all()
             }
             for row in rows
+        },
+        failed={
+            (row.method, row.size): frozenset(r.seed for r in row.unfinished) for row in attempted
         },
         full=full,
         ladder=ladder,
@@ -146,6 +150,29 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
         judged=tuple((table, found.get(id(table))) for table in tables),
         design=design,
         problems=tuple(problems),
+    )
+
+
+def read_judged(folder: Path, margin: float | None = None) -> list[Judged]:
+    """The tables of a folder of records that there is a verdict on, with it.
+
+    Args:
+        folder: As for `read_studied`.
+        margin: Likewise.
+
+    Raises:
+        InvalidInput: There is none: full fine-tuning or a margin is missing.
+    """
+    studied = read_studied(folder, margin)
+    if studied.verdicts:
+        return studied.verdicts
+    for results in filter(None, map(results_of, studied.tables)):
+        raise no_margin(results.name, results.unit)
+    methods = sorted({method for table in studied.tables for method in table.methods})
+    raise InvalidInput(
+        f"{folder} holds no full fine-tuning that ended well beside a cheaper method",
+        received=f"the methods {', '.join(methods)}",
+        next_step="peftkit study --methods none,lora,full --out DIR",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from peftkit.statistics.power import Components, components, items_needed, power, seeds_needed
+from peftkit.verdict.results import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,15 +22,19 @@ class Needs:
         power: Probability with which as many seeds and items as there are decide.
         seeds: How many seeds decide with probability 0.8, on the same items; None: no number does.
         items: How many items do, with the same seeds; None: no number does.
+        has_items: Whether the metric is a mean over items, so that more of them are any use.
     """
 
     claim: Literal["not worse", "better"]
     power: float
     seeds: int | None
     items: int | None
+    has_items: bool = True
 
 
-def needs_of(values: NDArray[np.float64], distance: float, alpha: float, among: int) -> Needs:
+def needs_of(
+    values: NDArray[np.float64], distance: float, alpha: float, among: int, *, shares: bool = True
+) -> Needs:
     """What it would take to show what the difference points to.
 
     Args:
@@ -39,20 +44,25 @@ def needs_of(values: NDArray[np.float64], distance: float, alpha: float, among: 
             worse", below it full "better".
         alpha: One-sided level.
         among: How many methods are compared with full.
+        shares: Whether the values are differences of shares.
     """
     claim: Literal["not worse", "better"] = "not worse" if distance > 0 else "better"
     # Whichever method is first to be shown must pass Holm's sharpest threshold.
     alpha = alpha / among if claim == "not worse" else alpha
     num_seeds, num_items = values.shape
-    if num_items > 1:
-        spread = components(values)
+    has_items = num_items > 1
+    if has_items:
+        spread = components(values, shares=shares)
         items = items_needed(spread, distance, num_seeds, alpha=alpha)
     else:  # a metric of the whole test set: how it varies with items is not known
-        spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0), None
+        spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0, 0.0), None
         num_items = 10**9
+    seeds = seeds_needed(spread, distance, num_items, alpha=alpha)
+    # What is open at the level of an early look may have the power at that of the last.
     return Needs(
         claim=claim,
         power=power(spread, distance, num_seeds, num_items, alpha=alpha),
-        seeds=seeds_needed(spread, distance, num_items, alpha=alpha),
-        items=items,
+        seeds=None if seeds is None else max(seeds, num_seeds + 1, FEWEST_SEEDS),
+        items=None if items is None else max(items, num_items + 1),
+        has_items=has_items,
     )

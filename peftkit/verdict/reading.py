@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from peftkit.errors import InvalidInput
-from peftkit.verdict.results import Results
+from peftkit.verdict.results import PERCENT, Results
 
 FORMAT = '{"items": 3, "cells": [{"method", "size", "seed", "correct": [0, 1, 1]}, ...]}'
-POINTS = 100.0
 
 
 def read_results(path: Path) -> Results:
@@ -46,6 +45,12 @@ def read_results(path: Path) -> Results:
         )
     num_items = _num_items(body, path)
     higher = body.get("higher_is_better", True)
+    if not isinstance(higher, bool):
+        raise InvalidInput(
+            f"{path} does not say whether higher is better",
+            received=f"higher_is_better: {higher!r}"[:80],
+            allowed="true or false",
+        )
     scores: dict[tuple[str, int], dict[int, Any]] = {}
     shares = True
     for number, cell in enumerate(body["cells"]):
@@ -67,13 +72,21 @@ def read_results(path: Path) -> Results:
             received=f"full is {full!r}, and there are {', '.join(methods)}",
             next_step='name the method that trains everything: "full": "..."',
         )
+    untrained = _names(body, "untrained", [name for name in methods if name == "none"], path)
+    if unknown := set(untrained).difference(methods):
+        raise InvalidInput(
+            f"{path} names methods as untrained that have no cells",
+            received=", ".join(sorted(unknown)),
+            allowed=", ".join(methods),
+        )
     return Results(
         scores=scores,
         full=full,
         ladder=tuple(method for method in methods if method != full),
-        untrained=frozenset(body.get("untrained", ["none"])),
-        scale=POINTS if shares else 1.0,
-        unit=body.get("unit", "points" if shares else "units"),
+        untrained=frozenset(untrained),
+        scale=PERCENT if shares else 1.0,
+        unit=str(body.get("unit", "points" if shares else "units")),
+        less_is_better=not higher,
         name=str(body.get("name", path.name)),
     )
 
@@ -129,12 +142,23 @@ def _cell(
 
 def _methods(body: dict[str, Any], scores: dict[tuple[str, int], Any], path: Path) -> list[str]:
     appeared = list(dict.fromkeys(method for method, _ in scores))
-    named = body.get("methods", appeared)
+    named = _names(body, "methods", appeared, path)
     if sorted(named) != sorted(appeared):
         raise InvalidInput(
             f"the methods of {path} are not those of its cells",
-            received=", ".join(map(str, named)),
+            received=", ".join(named),
             allowed=", ".join(appeared),
             next_step="name each once, cheapest first, or leave `methods` out",
         )
-    return list(named)
+    return named
+
+
+def _names(body: dict[str, Any], key: str, default: list[str], path: Path) -> list[str]:
+    named = body.get(key, default)
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise InvalidInput(
+            f"{key} in {path} is no list of names",
+            received=repr(named)[:80],
+            allowed='names of methods, as ["none", "lora"]',
+        )
+    return named

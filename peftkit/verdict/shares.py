@@ -72,7 +72,7 @@ def compare_shares(shares: Mapping[str, float], full: str, num_items: int) -> li
     p_values = []
     for share in others.values():
         error = math.sqrt((share * (1 - share) + base * (1 - base)) / num_items)
-        away = abs(share - base) / error if error else math.inf * (share != base)
+        away = abs(share - base) / error if error else math.inf if share != base else 0.0
         p_values.append(float(2 * scipy.stats.norm.sf(away)))
     return [
         ShareComparison(method, others[method] - base, p, float(adjusted))

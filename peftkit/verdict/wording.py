@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from peftkit.quantities import ABSENT, PLUS_MINUS
-from peftkit.verdict.deciding import FEWEST_SEEDS
+from peftkit.verdict.results import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     from peftkit.statistics.crossover import Crossover
@@ -20,13 +20,23 @@ def headline(decision: Decision) -> str:
     said: str = decision.kind
     if decision.method is not None:
         said += f": {decision.method}"
-    if decision.kind == "undecided" and 0 < decision.num_seeds < FEWEST_SEEDS:
-        said += f" (a verdict needs at least {FEWEST_SEEDS} seeds, there are {decision.num_seeds})"
-    elif decision.kind == "undecided" and decision.worse:
-        said += f" (worse than full: {', '.join(decision.worse)})"
     if not decision.contrasts:
         said += " (nothing to compare full fine-tuning with)"
+    elif decision.num_seeds < FEWEST_SEEDS:
+        said += f" (a verdict needs at least {FEWEST_SEEDS} seeds, there are {decision.num_seeds})"
+    elif decision.kind == "undecided" and (known := _known(decision)):
+        said += f" ({known})"
     return f"{decision.size:,} examples: {said}"
+
+
+def _known(decision: Decision) -> str:
+    """What is known of single methods where there is no verdict on them all."""
+    told = {
+        "worse than full": decision.worse,
+        "no run in common with full": decision.missing,
+        f"fewer than {FEWEST_SEEDS} seeds": decision.short,
+    }
+    return "; ".join(f"{what}: {', '.join(methods)}" for what, methods in told.items() if methods)
 
 
 def caution(verdict: Verdict, decision: Decision) -> str:
@@ -38,9 +48,9 @@ def caution(verdict: Verdict, decision: Decision) -> str:
         untrained = contrast.method in verdict.results.untrained
         if untrained and contrast.difference.mean + contrast.difference.half_width() < 0:
             return (
-                f"With {decision.size:,} examples full lies below {contrast.method}, which trains "
-                "nothing: it was perhaps trained too little, or at a wrong rate, and other trained "
-                "methods with it. More steps would tell."
+                f"With {decision.size:,} examples full is worse than {contrast.method}, which "
+                "trains nothing: it was perhaps trained too little, or at a wrong rate, and other "
+                "trained methods with it. More steps would tell."
             )
     return ""
 
@@ -85,7 +95,9 @@ def needed(needs: Needs | None) -> str:
     seeds = f"{needs.seeds:,} seeds" if needs.seeds else ""
     items = f"{needs.items:,} test items" if needs.items else ""
     ways = " or ".join(way for way in (seeds, items) if way)
-    if not ways:
+    if not ways and not needs.has_items:
+        ways = "not even 100 seeds"
+    elif not ways:
         ways = "neither 100 seeds nor 100,000 test items, but more of both,"
     return f"{ways} would show {claim} (power now {needs.power:.0%})"
 
