@@ -44,6 +44,20 @@ def require_whole_models() -> None:
             )
 
 
+def require_one_process(command: str) -> None:
+    """See that what hands out work of its own was not started several times over.
+
+    Raises:
+        InvalidInput: It was.
+    """
+    if num_processes() > 1:
+        raise InvalidInput(
+            f"peftkit {command} starts processes of its own",
+            received=f"a launcher's {num_processes()} processes",
+            next_step=f"peftkit {command} ... --workers N, without the launcher",
+        )
+
+
 def require_even_batches(batch_size: int) -> None:
     """See that a batch can be split evenly.
 

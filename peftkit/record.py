@@ -91,6 +91,8 @@ class Record:
             body = json.loads(path.read_text(encoding="utf-8"))
             if body.pop("format") != FORMAT:
                 raise KeyError("format")
+            for part in ("backbone", "method", "task"):
+                body["recipe"][part]["name"]
             return cls(**body)
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
             raise InvalidInput(
@@ -108,7 +110,7 @@ def record_key(recipe_fingerprint: str, data_fingerprint: str, weights_fingerpri
 
 
 def read_records(folder: Path | str) -> tuple[list[Record], list[str]]:
-    """Read every record below `folder/records`, `folder` itself holding one, or a single file.
+    """Read every record in `folder/records`, or else that of a run's folder.
 
     Args:
         folder: Output folder of a comparison or a run.

@@ -16,13 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-TRACKERS = {
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "mlflow": ("mlflow",),
-    "wandb": ("wandb",),
-    "trackio": ("trackio",),
-}
-"""Name, and the packages any one of which it takes."""
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+"""Their names, which are those of their packages too."""
 
 
 def require_trackers(names: Sequence[str], *, keep: bool) -> None:
@@ -43,10 +38,8 @@ def require_trackers(names: Sequence[str], *, keep: bool) -> None:
     for name in names:
         if name not in TRACKERS:
             raise UnknownName("tracker", name, TRACKERS)
-        if not any(map(find_spec, TRACKERS[name])):
-            raise InvalidInput(
-                f"{name} is not installed", next_step=f"pip install {TRACKERS[name][0]}"
-            )
+        if find_spec(name) is None:
+            raise InvalidInput(f"{name} is not installed", next_step=f"pip install {name}")
 
 
 def through_transformers(names: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def record(method: str, size: int, seed: int, *, noise: float = 0.0, **changes: 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for method in METHODS:
-        for size in (64, 256):
+        for size in (64, 160, 256):
             for noise in (0.0, 0.4):
                 for seed in range(3):
                     found = record(method, size, seed, noise=noise)
@@ -84,13 +84,16 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
     assert amount is not None
     assert amount[1].count("Full is better than each by the margin") == 1
     assert "With 40 % of the training labels wrong" in body
+    for path in (folder / "records").glob("*160*.json"):
+        path.unlink()
+    assert "Between two sizes there is no telling" in written(folder)
     assert "&lt;script&gt;alert(1)" in body
     assert "<script>alert(1)" not in text
     charts = json.loads(re.findall(r'<script id="charts"[^>]*>(.*?)</script>', text, re.S)[0])
     assert set(charts) == {
         "t0-frontier", "t0-curves", "t0-differences", "t0-noise", "t0-rates", "t0-memory",
     }  # fmt: skip
-    assert len(charts["t0-frontier"]["data"]["values"]) == 6
+    assert len(charts["t0-frontier"]["data"]["values"]) == 9
     shapes = charts["t0-frontier"]["layer"][-1]["encoding"]["shape"]["scale"]
     assert len(set(shapes["range"])) == len(shapes["domain"])
     assert "stroke" not in shapes["range"]  # which has no area, so that it is not seen

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from peftkit import parts
 from peftkit.cli import main
 from peftkit.commands.study import make_study
-from peftkit.errors import InvalidInput, UnknownName
+from peftkit.errors import FolderBusy, InvalidInput, UnknownName
 from peftkit.study import Study
+from peftkit.study.lock import folder_lock
 from peftkit.study.rates import factors
 from peftkit.verdict import Verdict
+from peftkit.verdict.from_table import read_studied
 from toy_runs import FACTS, PRELOAD, TUNED, install, runs
 
 
@@ -180,6 +183,82 @@ def test_an_adaptive_study_of_fewer_seeds_goes_on_with_more(
     assert len(runs(toys)) == 10  # what was there is not run again
 
 
+def test_a_study_is_judged_by_what_it_asks_for_now(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records of earlier settings stay in the folder, and out of tables and verdict."""
+    gaps(monkeypatch, lora__64=0.0, full__64=0.1)
+    carry_out(study(tmp_path / "out", training={"steps": 10}, margin=2.0))
+    gaps(monkeypatch, lora__64=0.1, full__64=0.0)
+    (now,) = carry_out(study(tmp_path / "out", training={"steps": 100}, margin=2.0))
+
+    assert now.decisions[0].kind == "full is warranted"
+    found = read_studied(tmp_path / "out")
+    ((table, verdict),) = found.verdicts
+    assert verdict.decisions == now.decisions
+    assert {row.method for row in table.rows} == {"lora", "full"}
+    assert "6 records" in found.problems[0]
+
+
+def test_what_does_not_change_results_does_not_run_anything_again(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records are found by what decides results, not by the letter of their recipes."""
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    settings: dict[str, Any] = {"trials": 3, "adaptive": True, "margin": 2.0}
+    (first,) = carry_out(study(tmp_path / "out", **settings))
+    done = runs(toys)
+    (again,) = carry_out(study(tmp_path / "out", training={"save_every": 10}, **settings))
+
+    assert runs(toys) == done
+    assert again.decisions == first.decisions
+
+
+def test_two_studies_do_not_write_into_one_folder(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    carry_out(study(tmp_path / "out", margin=2.0))
+    design = (tmp_path / "out" / "design.json").read_bytes()
+    with folder_lock(tmp_path / "out", ".study.lock"), pytest.raises(FolderBusy):
+        carry_out(study(tmp_path / "out", margin=9.0))
+
+    assert (tmp_path / "out" / "design.json").read_bytes() == design
+
+
+def test_one_run_under_two_names_is_refused(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    default = parts.load("method", "lora").learning_rate
+    twice = ("lora", f"lora:training.learning_rate={default:g}", "full")
+    with pytest.raises(InvalidInput, match="are the same"):
+        carry_out(study(tmp_path / "out", methods=twice))
+    assert runs(toys) == []
+
+
+def test_weights_of_the_trial_that_is_chosen_are_those_of_its_cell(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    monkeypatch.setenv("SAVED", "yes")
+    carry_out(study(tmp_path / "out", trials=3, keep_weights="all"))
+
+    records = {path.stem for path in (tmp_path / "out/records").glob("*.json")}
+    assert len(records) == 6
+    assert {path.name for path in (tmp_path / "out/models").iterdir()} == records
+    assert list((tmp_path / "out/search/models").iterdir()) == []
+
+
+def test_where_full_never_ends_well_no_more_seeds_are_run(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps(monkeypatch, lora__64=0.0)  # the toy fails at places that it has no gap for
+
+    assert carry_out(study(tmp_path / "out", adaptive=True)) == []
+    assert runs(toys) == sorted(f"{m}/64/{s}" for m in ("lora", "full") for s in range(3))
+
+
 def test_several_tasks_have_folders_and_verdicts_of_their_own(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +300,11 @@ def test_a_study_is_read_from_a_file_and_flags(tmp_path: Path) -> None:
         ({"adaptive": True, "seeds": 2}, "certain numbers of seeds"),
         ({"methods": ("lora", "fool")}, "fool"),
         ({"tasks": ("pydocs/library", "pydocs/library")}, "the same name"),
+        ({"tasks": ()}, "no tasks"),
+        ({"seeds": 0}, "no seeds|at least 1"),
+        ({"methods": ("none", "lora")}, "compares full fine-tuning with cheaper"),
+        ({"methods": ("full", "scratch")}, "compares full fine-tuning with cheaper"),
+        ({"sizes": (64, 64), "steps": (10, 20)}, "several numbers of steps"),
     ],
 )
 def test_a_wrong_study_is_refused_before_anything_runs(
@@ -239,6 +323,37 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
     path.write_text("methods: lora\n")
     with pytest.raises(InvalidInput, match="no list"):
         make_study([str(path)])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "methods: [1]", "methods: [{name: lora}]", "trials: 3.5", "seeds: 2.5", "tasks: [null]",
+        "sizes: [[1]]", "adaptive: no way", "out: 5", "engine: 3", "training: 3", "steps: [x]",
+    ],
+)  # fmt: skip
+def test_a_value_of_a_file_that_does_not_fit_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(line + "\n")
+
+    with pytest.raises((InvalidInput, UnknownName), match=f"{line.partition(':')[0]} of "):
+        make_study([str(path)])
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("margin: 5e-1\ntrials: 3\nmethods: [none, full]\n")
+
+    assert make_study([str(path)])[0].margin == 0.5
+
+
+def test_a_launcher_of_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("study", "compare"):
+        assert main([command]) == 2
+        assert "processes of its own" in capsys.readouterr().err
 
 
 def test_factors_lie_around_the_default() -> None:

@@ -37,6 +37,8 @@ def run(recipe, out, *, save_weights, progress, features_folder, force):
     level = 0.8 - gap - 0.05 * off + 0.002 * random.normal()
     right = difficulty + 0.02 * random.normal(size=1500) < level
     value = float(right.mean())
+    if save_weights and "SAVED" in os.environ:
+        os.makedirs(out)
     return Record(
         key="set by the cell", recipe=recipe.to_dict(), status="done",
         metrics={"validation": {"accuracy": value}, "test": {"accuracy": value}},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import InvalidInput
+from peftkit.distributed import require_one_process
+from peftkit.errors import InvalidInput, UnknownName
 from peftkit.fields import checked
 from peftkit.flags import read_flags
 from peftkit.overrides import read_mapping
@@ -32,6 +33,7 @@ LADDER = (
     "tfidf", "none", "linear_probe", "prompt_tuning", "bitfit", "lora", "bottleneck", "full",
     "scratch",
 )  # fmt: skip
+SHARED = ("backbone", "task", "training")  # by all cells
 OUT = "out/compare"
 EXTRAS: dict[str, Any] = {
     "methods": tuple[str, ...],
@@ -51,6 +53,7 @@ EXTRAS: dict[str, Any] = {
 
 def compare_command(argv: list[str]) -> None:
     """Run a comparison and report it, or only say what it would do."""
+    require_one_process("compare")
     changes, own = read_flags(argv, extras=EXTRAS)
     dry, quiet = own.pop("dry_run", False), own.pop("quiet", False)
     comparison = _comparison(changes, own)
@@ -69,7 +72,10 @@ def _comparison(changes: dict[str, Any], own: dict[str, Any]) -> Comparison:
     body: dict[str, Any] = {"task": "pydocs/library"}
     if "config" in changes:
         given = read_mapping(checked(changes.pop("config"), str, "config"))
-        body |= {part: given[part] for part in ("backbone", "task", "training") if part in given}
+        for part in given:  # a whole recipe may be given; method and seed are the grid's
+            if part not in (*SHARED, "method", "seed"):
+                raise UnknownName("part of a recipe", part, SHARED)
+        body |= {part: given[part] for part in SHARED if part in given}
     body |= {part: str(changes.pop(part)) for part in ("backbone", "task") if part in changes}
     if "task.data" in changes and isinstance(body["task"], str):  # most tasks cannot be without it
         body["task"] = {"name": body["task"], "data": changes.pop("task.data")}

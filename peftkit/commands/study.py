@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.commands import compare
 from peftkit.commands.compare import LADDER, describe_plan, seeds_of, size_of
+from peftkit.distributed import require_one_process
 from peftkit.errors import InvalidInput, UnknownName
+from peftkit.fields import checked
 from peftkit.flags import read_flags
 from peftkit.overrides import read_mapping
 
@@ -39,7 +41,6 @@ peftkit study [FILE.yaml] [--methods A,B] [--tasks A,B] [--sizes N,N] [--out DIR
   --dry-run             list trials and cells up to the first look, time and disk, and stop
 """
 OUT = "out/study"
-HOW = ("dry_run", "quiet")  # of the call, not of the study
 EXTRAS: dict[str, Any] = {
     **compare.EXTRAS,
     "tasks": tuple[str, ...],
@@ -50,17 +51,43 @@ EXTRAS: dict[str, Any] = {
     "margin": float,
     "adaptive": bool,
 }
+_SIZE = int | Literal["all"]
+# What a file may hold; lists by what is in them.
+_LISTS: dict[str, Any] = {
+    "methods": str,
+    "tasks": str | dict[str, Any],
+    "backbones": str | dict[str, Any],
+    "sizes": _SIZE,
+    "steps": int,
+    "noises": float,
+    "noise_at": _SIZE,
+}
+_VALUES: dict[str, Any] = {
+    "training": dict[str, Any],
+    "seeds": int | list[int],
+    "trials": int,
+    "search_at": _SIZE,
+    "margin": float,
+    "adaptive": bool,
+    "out": str,
+    "workers": int,
+    "keep_weights": str,
+    "engine": str,
+    "address": str,
+    "force": bool,
+}
 
 
 def study_command(argv: list[str]) -> None:
     """Run a study, print its tables and its verdict."""
+    require_one_process("study")
     study, dry, quiet = make_study(argv)
     if dry:
         for pair in study.pairs:
             for plan in pair.plan():
                 print(f"{plan.folder.path}:\n{describe_plan(plan)}")
         return
-    verdicts = study.run(quiet=quiet)
+    verdicts = [pair.run(quiet=quiet) for pair in study.pairs]
     from peftkit.reporting import report
     from peftkit.reporting.consoles import standard_console
     from peftkit.reporting.verdicts import print_verdict
@@ -68,8 +95,12 @@ def study_command(argv: list[str]) -> None:
     console = standard_console()
     for pair in study.pairs:
         report(pair.out, console=console)
-    for verdict in verdicts:
-        print_verdict(verdict, console)
+    for pair, found in zip(study.pairs, verdicts, strict=True):
+        for verdict in found:
+            print_verdict(verdict, console)
+        if not found:
+            print(f"{pair.out}: no verdict, as full fine-tuning has no run that ended well beside "
+                  "one of a cheaper method; the table says why")  # fmt: skip
 
 
 def make_study(argv: list[str]) -> tuple[Study, bool, bool]:
@@ -111,15 +142,20 @@ def _data_of(changes: dict[str, Any]) -> list[Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     body = read_mapping(str(path))
-    known = [*(name for name in EXTRAS if name not in HOW), "training", "steps"]
+    known = {*_LISTS, *_VALUES}
     for name in body:
         if name not in known:
-            raise UnknownName("part of a study", name, known)
-    for name in ("methods", "tasks", "backbones", "sizes", "steps", "noises", "noise_at"):
+            raise UnknownName("part of a study", name, sorted(known))
+    for name in _LISTS:
         if name in body and not isinstance(body[name], list):
             raise InvalidInput(
                 f"{name} of {path} is no list",
                 received=repr(body[name])[:80],
                 next_step=f"write {name}: [{body[name]}]",
             )
-    return dict(body)
+    return {
+        name: [checked(each, _LISTS[name], f"{name} of {path}") for each in value]
+        if name in _LISTS
+        else checked(value, _VALUES[name], f"{name} of {path}")
+        for name, value in body.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def report(
         console: Where to print (standard output).
 
     Raises:
-        InvalidInput: There is no such folder, or no whole record in it.
+        InvalidInput: There is no such folder, or no whole record in it, or files cannot be written.
     """
     from peftkit.record import write_atomically
     from peftkit.reporting.consoles import standard_console
@@ -64,9 +65,9 @@ def report(
     studied = [read_studied(Path(folder)) for folder in folders]
     tables = [table for each in studied for table in each.tables]
     problems = [problem for each in studied for problem in each.problems]
+    _make(target)
     print_tables(tables, console)
-    print_lines([f"Not read: {problem}" for problem in problems], console, style="red")
-    target.mkdir(parents=True, exist_ok=True)
+    print_lines([f"Left out: {problem}" for problem in problems], console, style="red")
     files = [target / "table.md", target / "table.csv"]
     write_atomically(files[0], to_markdown(tables))
     write_atomically(files[1], to_csv(tables))
@@ -87,6 +88,21 @@ def _target(folders: Sequence[Path | str], out: Path | str | None) -> Path:
             allowed="peftkit report DIR, or peftkit report DIR DIR --out DIR",
         )  # fmt: skip
     return Path(folders[0] if out is None else out)
+
+
+def _make(target: Path) -> None:
+    """Create the folder that files go to, before anything is printed."""
+    from peftkit.errors import InvalidInput
+
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        writable = os.access(target, os.W_OK)
+    except OSError:  # a file, or below one
+        writable = False
+    if not writable:
+        raise InvalidInput(
+            f"the tables cannot be written to {target}", next_step="name another folder by --out"
+        )
 
 
 def _page(

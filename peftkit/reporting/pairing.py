@@ -72,8 +72,8 @@ def estimate_difference(
     second = [second_by_seed[record.seed] for record in first]
     scores = item_scores_of([*first, *second], metric)
     if scores is not None:
-        gaps = scores[: len(first)] - scores[len(first) :]
-        return crossed_estimate(gaps, shares=metric.is_share)
+        paired = scores[: len(first)] - scores[len(first) :]
+        return crossed_estimate(paired, shares=metric.is_share)
     gaps = [
         a - b
         for one, other in zip(first, second, strict=True)

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table as Grid
 from rich.text import Text
 
+from peftkit.reporting.terminal import plain
 from peftkit.verdict import wording
 
 if TYPE_CHECKING:
@@ -22,35 +23,39 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     """Print the verdict, and at each size the contrasts that it rests on."""
     results = verdict.results
     console.print()
-    console.print(Text(results.name, style="bold"))
+    _say(console, results.name, "bold")
     margin = f"{results.scale * verdict.margin:g} {results.unit}"
-    console.print(Text(f"margin {margin}; {wording.direction(results)}", "dim"))
+    _say(console, f"margin {margin}; {wording.direction(results)}", "dim")
     for decision in verdict.decisions:
         console.print()
-        console.print(Text(wording.headline(decision), style="bold"))
+        _say(console, wording.headline(decision), "bold")
         if look := decision.look:
-            at = f"looked at after {look.seeds} seeds, at level {look.alpha:g}"
-            console.print(Text(at, style="dim"))
+            _say(console, f"looked at after {look.seeds} seeds, at level {look.alpha:g}", "dim")
         if decision.contrasts:
-            console.print(_grid(verdict, decision.contrasts))
+            console.print(_grid(verdict, decision.contrasts, console))
         for contrast in decision.contrasts:
             if needs := wording.needed(contrast.needs):
-                console.print(Text(f"  {contrast.method}: {needs}.", style="dim"))
+                _say(console, f"  {contrast.method}: {needs}.", "dim")
         if caution := wording.caution(verdict, decision):
-            console.print(Text(caution, "yellow"))
+            _say(console, caution, "yellow")
         if decision.missing:
             named = ", ".join(decision.missing)
-            console.print(Text(f"No run in common with {results.full}: {named}.", "yellow"))
+            _say(console, f"No run in common with {results.full}: {named}.", "yellow")
     if verdict.crossovers:
         console.print()
     for method, found in verdict.crossovers.items():
-        console.print(Text(wording.crossing(method, found)))
+        _say(console, wording.crossing(method, found))
 
 
-def _grid(verdict: Verdict, contrasts: Any) -> Grid:
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(plain(line, console), style))
+
+
+def _grid(verdict: Verdict, contrasts: Any, console: Console) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("method")
-    grid.add_column(f"difference [{verdict.results.unit}]", justify="right")
+    # As a Text, or what is in brackets would be read as a style.
+    grid.add_column(Text(f"difference [{verdict.results.unit}]"), justify="right")
     grid.add_column("p not worse", justify="right")
     grid.add_column("p full better", justify="right")
     grid.add_column("seeds", justify="right")
@@ -58,7 +63,7 @@ def _grid(verdict: Verdict, contrasts: Any) -> Grid:
     grid.add_column("shown")
     for contrast in contrasts:
         found = contrast.difference
-        grid.add_row(
+        shown = (
             contrast.method,
             wording.difference(verdict, contrast),
             wording.p_value(contrast.p_not_worse),
@@ -67,6 +72,7 @@ def _grid(verdict: Verdict, contrasts: Any) -> Grid:
             str(found.num_items) if found.num_items else "-",
             wording.standing(contrast),
         )
+        grid.add_row(*(Text(plain(cell, console)) for cell in shown))
     return grid
 
 

@@ -74,7 +74,14 @@ class Execution:
         self._watch = Watch(display, plan.waiting, plan.timings, plan.slots)
         self._num_settled = len(plan.settled)
 
-    def run(self, function: str, preload: Sequence[str], engine: Engine = LOCAL) -> None:
+    def run(
+        self,
+        function: str,
+        preload: Sequence[str],
+        engine: Engine = LOCAL,
+        *,
+        workers: int | None = None,
+    ) -> None:
         plan = self._plan
         try:
             message = self._folder.write_study(describe_study(plan.cells, self._keep_weights))
@@ -84,7 +91,7 @@ class Execution:
                 if record := plan.settled.get(cell.key):
                     self._models.offer(cell, validation_value(record, cell))
             self._display.begin(len(plan.cells), len(plan.settled))
-            self._run_cells(function, preload, engine)
+            self._run_cells(function, preload, engine, workers)
         except KeyboardInterrupt as stop:
             number = getattr(stop, "exit_code", 128 + signal.SIGINT) - 128
             raise Interrupted(f"stopped: {self._so_far()}", number) from None
@@ -93,7 +100,9 @@ class Execution:
                 raise
             self._unwritable(str(error))
 
-    def _run_cells(self, function: str, preload: Sequence[str], engine: Engine) -> None:
+    def _run_cells(
+        self, function: str, preload: Sequence[str], engine: Engine, workers: int | None
+    ) -> None:
         plan = self._plan
         cells = [Cell(cell.key, self._payload(cell)) for cell in plan.waiting]
         common: dict[str, Any] = {
@@ -105,7 +114,7 @@ class Execution:
             from peftkit.study.ray_engine import run_cells_on_ray
 
             if cells:
-                run_cells_on_ray(cells, function, address=engine.address, **common)
+                run_cells_on_ray(cells, function, address=engine.address, workers=workers, **common)
             return
         run_cells(
             cells, function, slots=plan.slots, devices=plan.devices, preload=preload, **common

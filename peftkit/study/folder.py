@@ -6,6 +6,7 @@
     OUT/features/              what cells share: features of the frozen backbone, data checks
     OUT/logs/<key>.log         what a cell printed, unless it ended well
     OUT/.lock                  held by the comparison that writes here
+    OUT/.study.lock            held by a study from its search to its last look
 
 Everything half-made has a name starting with a dot, and is removed by the next comparison.
 """
@@ -33,7 +34,7 @@ _RECORD = re.compile(r"[^.].*\.json")
 _LEFTOVER_MODEL = re.compile(rf"\.{_HEX}\.(partial|trash)")
 _LEFTOVER_RECORD = re.compile(rf"\.{_HEX}\.json\..+")
 _LEFTOVER_FEATURES = re.compile(r"\..+\.(npz|checks\.json\..+)")
-_LEFTOVER_STUDY = re.compile(r"\.study\.json\..+")
+_LEFTOVER_FILES = re.compile(r"\.(study|design|learning_rates)\.json\..+|\.ray-.+")
 
 
 class FolderUnwritable(PeftkitError):
@@ -95,7 +96,7 @@ class StudyFolder:
             *_matching(self.path / "records", _LEFTOVER_RECORD),
             *_matching(self.path / "models", _LEFTOVER_MODEL),
             *_matching(self.features, _LEFTOVER_FEATURES),
-            *_matching(self.path, _LEFTOVER_STUDY),
+            *_matching(self.path, _LEFTOVER_FILES),
         ]
         for model in _matching(self.path / "models", _KEY):
             if not self.record(model.name).exists():  # killed between the model and its record

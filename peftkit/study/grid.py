@@ -132,9 +132,11 @@ def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts])
         facts: Looks at the data and the weights of a recipe; asked once for each size.
 
     Raises:
-        InvalidInput: The data does not have the training examples that a size asks for.
+        InvalidInput: The data does not have the training examples that a size asks for, or two
+            labels come to the same run (an option that is given and is the default).
     """
     seen: dict[str, Facts] = {}
+    labels: dict[str, str] = {}
     groups: dict[Any, list[GridCell]] = {}
     for label, recipe in pairs:
         inputs = _inputs(recipe)
@@ -146,6 +148,12 @@ def cells(pairs: Sequence[tuple[str, Recipe]], facts: Callable[[Recipe], Facts])
             known["data"]["fingerprint"],
             known["backbone"]["fingerprint"],
         )
+        if labels.setdefault(key, label) != label:
+            raise InvalidInput(
+                f"the methods {labels[key]!r} and {label!r} are the same",
+                received=f"both come to the run {key}",
+                next_step="leave one of them out",
+            )
         group = groups.setdefault((recipe.task.size, recipe.seed, recipe.task.label_noise), [])
         group.append(GridCell(key, label, recipe, known, 0, _work(recipe, known)))
     ordered = [

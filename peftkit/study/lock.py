@@ -14,13 +14,13 @@ _NO_LOCKS_HERE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder/.lock` within; file systems without locks are used without one.
+def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold the file `name` of a folder within; file systems without locks are used without one.
 
     Raises:
         FolderBusy: Another process (or another call in this one) holds it.
     """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(descriptor, folder)
         os.ftruncate(descriptor, 0)

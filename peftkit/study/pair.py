@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from peftkit.errors import InvalidInput
 from peftkit.recipe import Recipe
 from peftkit.record import Record, write_atomically
 from peftkit.reporting.pairing import Metric
@@ -24,6 +25,7 @@ from peftkit.study.execution import Engine
 from peftkit.study.folder import StudyFolder
 from peftkit.study.grid import Facts
 from peftkit.study.inputs import Inputs
+from peftkit.study.lock import folder_lock
 from peftkit.study.planning import Plan, make_plan
 from peftkit.study.rates import Trial
 from peftkit.study.running import PRELOAD, RUN_CELL, run_recipes
@@ -39,6 +41,9 @@ Labelled = tuple[str, Recipe]
 """A method as the user wrote it, and one of its recipes."""
 Place = tuple[str, int | None, float]
 """Method, size and label noise: what seeds of a cell share."""
+OnPlan = Callable[[Plan], None]
+RecordsOf = Callable[..., list[Record]]
+"""Runs labelled recipes in a folder, if they have no records yet, and returns these in order."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class Pair:
 
     def __post_init__(self) -> None:
         found = self._comparison(self._seeds).recipes  # raises what is wrong
+        rungs = {recipe.method.rung for _, recipe in found}
+        if "full" not in rungs or not rungs.intersection(CHEAPER):
+            raise InvalidInput(
+                "a study compares full fine-tuning with cheaper methods",
+                received=f"the methods {', '.join(self.study.methods)}",
+                allowed="full, and one or more such as none, linear_probe, bitfit, lora",
+                next_step="add what is missing, or use peftkit compare",
+            )
         metric = Metric(found[0][1].task.metric)
         if self.study.margin is None and not metric.is_share:
             raise no_margin(f"the study of {self.out.name}", metric.name)
@@ -59,7 +72,8 @@ class Pair:
     @property
     def _seeds(self) -> list[int]:
         study = self.study
-        seeds = study.looks[-1].seeds if study.adaptive else study.seeds or FEWEST_SEEDS
+        seeds = FEWEST_SEEDS if study.seeds is None else study.seeds
+        seeds = study.looks[-1].seeds if study.adaptive else seeds
         return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
 
     def run(
@@ -70,33 +84,53 @@ class Pair:
         preload: Sequence[str] = PRELOAD,
         quiet: bool = False,
     ) -> list[Verdict]:
-        """Search, run, look, and go on where it is open."""
+        """Search, run, look, and go on where it is open; no verdicts where full never ended well.
+
+        Raises:
+            FolderBusy: Another study writes into the folder.
+        """
         study = self.study
 
-        def records_of(recipes: list[Labelled], out: Path) -> list[Record]:
+        def records_of(
+            recipes: list[Labelled], out: Path, on_plan: OnPlan = lambda plan: None
+        ) -> list[Record]:
             return run_recipes(
                 recipes, out=out, workers=study.workers, keep_weights=study.keep_weights,
                 force=study.force, engine=Engine(study.engine, study.address),
-                function=function, facts=facts, preload=preload, quiet=quiet,
+                function=function, facts=facts, preload=preload, quiet=quiet, on_plan=on_plan,
             )  # fmt: skip
 
+        StudyFolder(self.out).make()
+        with folder_lock(self.out, ".study.lock"):
+            return [verdict for _, verdict in self._looks(records_of)]
+
+    def _looks(self, records_of: RecordsOf) -> list[Judged]:
+        """The verdicts after the last look that there is a need for."""
+        study = self.study
         chosen = self._search(records_of)
         everything = self._recipes(self._seeds, chosen)
         asked: list[Labelled] = []
         skipped: list[Labelled] = []
         found: list[Judged] = []
+        closed: set[Place] = set()
         before = 0
+
+        def write_design(plan: Plan) -> None:  # whoever stops it here has a study up to here
+            self._write_design(skipped, [cell.key for cell in plan.cells])
+
         for look in study.looks or (Look(len(self._seeds), ALPHA),):
-            places = {_identity(recipe): _place(label, recipe) for label, recipe in asked}
-            closed = _closed(found, places)
             new = set(self._seeds[before : look.seeds])
             for pair in everything:
                 if pair[1].seed in new:
                     (skipped if _place(*pair) in closed else asked).append(pair)
             before = look.seeds
-            self._write_design(skipped)  # whoever stops it here has a study up to here
-            found = judge_tables(summarise(records_of(asked, self.out)), study.margin, study.looks)
-        return [verdict for _, verdict in found]
+            records = records_of(asked, self.out, write_design)
+            found = judge_tables(summarise(records), study.margin, study.looks)
+            if not found:
+                break  # more seeds would not help
+            places = {r.key: _place(*pair) for r, pair in zip(records, asked, strict=True)}
+            closed = _closed(found, places)
+        return found
 
     def plan(self, *, facts: Callable[[Recipe], Facts] | None = None) -> list[Plan]:
         """What `run` would do at least: trials of learning rates, then cells up to the first look.
@@ -105,8 +139,8 @@ class Pair:
         """
         study = self.study
         seeds = self._seeds[: study.looks[0].seeds] if study.looks else self._seeds
-        cells = self._recipes(seeds, rates.read_chosen(self.out))
         trials = [(_trial_label(trial), trial.recipe) for trial in self._trials()]
+        cells = self._recipes(seeds, rates.read_chosen(self.out) if trials else {})
         return [
             make_plan(
                 recipes, StudyFolder(folder), facts=facts or Inputs(), workers=study.workers,
@@ -128,20 +162,17 @@ class Pair:
             lambda label, size: by_place[label, size], study.trials,
         )  # fmt: skip
 
-    def _search(
-        self, records_of: Callable[[list[Labelled], Path], list[Record]]
-    ) -> dict[tuple[str, int | None], float]:
+    def _search(self, records_of: RecordsOf) -> dict[tuple[str, int | None], float]:
         found = self._trials()
         if not found:
+            rates.forget(self.out)  # of a study with a search that was here before
             return {}
         search = self.out / SEARCH
         records = records_of([(_trial_label(trial), trial.recipe) for trial in found], search)
-        by_key = {_dumped(record.recipe): record for record in records}
-        ordered = [by_key[_identity(t.recipe)] for t in found]
-        chosen = rates.choose(found, ordered, self.out)
-        cells = [r for t, r in zip(found, ordered, strict=True)
+        chosen = rates.choose(found, records, self.out)
+        cells = [r for t, r in zip(found, records, strict=True)
                  if chosen.get((t.label, t.size)) == t.rate]  # fmt: skip
-        rates.take_over(cells, search, self.out)
+        rates.take_over(cells, records, search, self.out)
         return chosen
 
     @property
@@ -189,7 +220,7 @@ class Pair:
             address=study.address,
         )  # fmt: skip
 
-    def _write_design(self, skipped: list[Labelled]) -> None:
+    def _write_design(self, skipped: list[Labelled], keys: list[str]) -> None:
         study = self.study
         body = {
             "format": 1,
@@ -207,6 +238,7 @@ class Pair:
                  "seed": recipe.seed}
                 for label, recipe in skipped
             ],
+            "cells": keys,
         }  # fmt: skip
         write_atomically(self.out / DESIGN_FILE, json.dumps(body, indent=1) + "\n")
 
@@ -216,7 +248,7 @@ def _closed(found: Sequence[Judged], places: Mapping[str, Place]) -> set[Place]:
 
     Args:
         found: The verdicts so far.
-        places: Of the recipes that were run, by identity.
+        places: Of what was run, by key of its record.
     """
     closed: set[Place] = set()
     for table, verdict in found:
@@ -226,21 +258,12 @@ def _closed(found: Sequence[Judged], places: Mapping[str, Place]) -> set[Place]:
             beaten = {c.method for c in decision.contrasts if c.full_is_better} if decision else {}
             compared = row.rung in CHEAPER or row.method == verdict.results.full
             if decision is None or decision.is_decided or not compared or row.method in beaten:
-                identities = (_dumped(r.recipe) for r in (*row.done, *row.unfinished))
-                closed |= {places[identity] for identity in identities if identity in places}
+                closed |= {places[record.key] for record in (*row.done, *row.unfinished)}
     return closed
 
 
 def _numbers(sizes: Sequence[int | Literal["all"] | None]) -> list[int | None]:
     return [None if size == "all" else size for size in sizes]
-
-
-def _identity(recipe: Recipe) -> str:
-    return _dumped(recipe.to_dict())
-
-
-def _dumped(recipe: Mapping[str, Any]) -> str:
-    return json.dumps(recipe, sort_keys=True)
 
 
 def _place(label: str, recipe: Recipe) -> Place:

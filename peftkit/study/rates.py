@@ -7,6 +7,8 @@ an ordinary run with the seed 0, so the one that is chosen is a cell of the stud
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,19 +124,40 @@ def read_chosen(out: Path) -> dict[tuple[str, int | None], float]:
     return {(each["method"], each["size"]): each["chosen"] for each in listed if each["chosen"]}
 
 
+def forget(out: Path) -> None:
+    """Remove what was chosen in a folder, as nothing is chosen there any more."""
+    (out / RATES_FILE).unlink(missing_ok=True)
+
+
 def validation_score(record: Record) -> float:
     """The metric that is chosen by, higher being better; failures come last."""
     if record.status != "done":
         return float("-inf")
     task = Recipe.from_dict(record.recipe).task
     value = float(record.metrics["validation"][task.metric])
+    if math.isnan(value):
+        return float("-inf")
     return value if task.higher_is_better else -value
 
 
-def take_over(records: Sequence[Record], search: Path, out: Path) -> None:
-    """Let the trials that are cells of the study be so: their records stand beside the others."""
+def take_over(chosen: Sequence[Record], tried: Sequence[Record], search: Path, out: Path) -> None:
+    """Let the trials that are cells of the study be so.
+
+    Their records stand beside the others, and so do their weights, as far as they are kept. Of the
+    other trials no weights stay.
+
+    Args:
+        chosen: Trials at the rates that were chosen.
+        tried: All trials.
+        search: Their folder.
+        out: Folder of the study.
+    """
     folder, origin = StudyFolder(out), StudyFolder(search)
-    for record in records:
-        target = folder.record(record.key)
-        if not target.exists() and origin.record(record.key).exists():
-            write_atomically(target, origin.record(record.key).read_text(encoding="utf-8"))
+    for record in chosen:
+        key = record.key
+        if not folder.record(key).exists() and origin.record(key).exists():
+            write_atomically(folder.record(key), origin.record(key).read_text(encoding="utf-8"))
+        if origin.model(key).is_dir() and not folder.model(key).exists():
+            os.replace(origin.model(key), folder.model(key))  # after its record, or it were cleaned
+    for record in tried:
+        origin.discard_model(record.key)

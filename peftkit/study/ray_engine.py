@@ -12,9 +12,11 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import socket
 import tarfile
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ def run_cells_on_ray(
     on_event: Callable[[Event], None],
     threads: int = 1,
     address: str | None = None,
+    workers: int | None = None,
     logs: Path | None = None,
 ) -> None:
     """Run every cell as a Ray task, as many at a time as the cluster has room for.
@@ -46,6 +49,7 @@ def run_cells_on_ray(
         on_event: As there; there is no `Progressed`.
         threads: CPUs that each cell takes.
         address: Of a running cluster; none: one on this machine, ended with the study.
+        workers: Cells at a time at most; none: no bound.
         logs: Folder that receives what each cell printed, as `<key>.log`.
 
     Raises:
@@ -58,12 +62,11 @@ def run_cells_on_ray(
         running: dict[Any, Cell] = {}
         try:
             while waiting or running:
-                room = int(ray.cluster_resources().get("CPU", 1) // threads)
-                if gpus:
-                    room = min(room, int(ray.cluster_resources().get("GPU", 0)))
-                while waiting and len(running) < max(1, room):
+                room = _room(ray.cluster_resources(), threads, gpus, workers)
+                while waiting and len(running) < room:
                     cell = waiting.popleft()
-                    running[task.remote(function, cell.payload, os.getcwd())] = cell
+                    payload = {**cell.payload, "neighbours": room - 1}
+                    running[task.remote(function, payload, os.getcwd())] = cell
                     on_event(Started(cell.key, 0))
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
                 for reference in ready:
@@ -73,6 +76,14 @@ def run_cells_on_ray(
             for reference in running:
                 with contextlib.suppress(Exception):
                     ray.cancel(reference, force=True)
+
+
+def _room(resources: dict[str, float], threads: int, gpus: int, workers: int | None) -> int:
+    """How many cells run at a time."""
+    bounds = [resources.get("CPU", 1) // threads]
+    bounds += [resources.get("GPU", 0)] if gpus else []
+    bounds += [] if workers is None else [workers]
+    return max(1, int(min(bounds)))
 
 
 @contextlib.contextmanager
@@ -86,15 +97,19 @@ def _cluster(address: str | None) -> Iterator[Any]:
         ) from error
     own = not ray.is_initialized()
     if own:
+        stop = signal.getsignal(signal.SIGTERM)
         try:
             _reach(address)
-            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+            # Without "local" Ray would join whatever cluster runs here.
+            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise InvalidInput(
                 "the Ray cluster cannot be reached",
                 received=f"--address {address}: {one_line(error)}",
                 allowed="the address that `ray start --head` printed, or none for this machine",
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)  # Ray's would end it with a status of its own
     try:
         yield ray
     finally:

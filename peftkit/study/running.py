@@ -18,7 +18,7 @@ from peftkit.study.grid import Facts
 from peftkit.study.inputs import Inputs
 from peftkit.study.lock import folder_lock
 from peftkit.study.models import KeepWeights
-from peftkit.study.planning import make_plan
+from peftkit.study.planning import Plan, make_plan
 from peftkit.study.workers import HEAVY_MODULES, start_server
 
 RUN_CELL = "peftkit.study.cell:run_cell"
@@ -42,8 +42,9 @@ def run_recipes(
     facts: Callable[[Recipe], Facts] | None = None,
     preload: Sequence[str] = PRELOAD,
     quiet: bool = False,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> list[Record]:
-    """Run the recipes that have no settled record yet, and return the records of all.
+    """Run the recipes that have no settled record yet, and return the records of all, in order.
 
     Args:
         pairs: (label of the method, recipe), as `grid.recipes` returns them.
@@ -56,6 +57,7 @@ def run_recipes(
         facts: Looks at a recipe's data and weights; none: the pipeline's.
         preload: Modules that workers find imported.
         quiet: Show no progress on stderr.
+        on_plan: Told what will be run before any of it is.
 
     Raises:
         InvalidInput: A size is not available, or the disk is too small.
@@ -76,8 +78,12 @@ def run_recipes(
             pairs, folder, facts=facts or Inputs(display.preparing), workers=workers,
             keep_weights=keep_weights,
         )  # fmt: skip
-        Execution(plan, display, keep_weights, force=force).run(function, preload, engine)
-        return [Record.read(folder.record(cell.key)) for cell in plan.cells]
+        on_plan(plan)
+        Execution(plan, display, keep_weights, force=force).run(
+            function, preload, engine, workers=workers
+        )
+        keys = {id(cell.recipe): cell.key for cell in plan.cells}  # cells hold these very recipes
+        return [Record.read(folder.record(keys[id(recipe)])) for _, recipe in pairs]
 
 
 @contextlib.contextmanager

@@ -88,6 +88,15 @@ class Study:
                 received=f"{len(self.steps)} and {len(self.sizes)}",
                 allowed="the steps of each size, in the same order",
             )
+        for what, given in (("tasks", self.tasks), ("backbones", self.backbones)):
+            if not given:
+                raise InvalidInput(f"the study has no {what}", next_step=f"give some {what}")
+        if self.steps is not None and len(set(self.sizes)) < len(self.sizes):
+            raise InvalidInput(
+                "a size has several numbers of steps",
+                received=", ".join(map(str, self.sizes)),
+                next_step="name each size once",
+            )
         for name, sizes in (("search_at", [self.search_at]), ("noise_at", self.noise_at or ())):
             for size in sizes:
                 if size is not None and size not in self.sizes:

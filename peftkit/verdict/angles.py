@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from peftkit.quantities import PLUS_MINUS, count
+from peftkit.statistics.crossover import FEWEST_SIZES
 from peftkit.statistics.worth import capacity, factor_in_examples
 from peftkit.verdict import wording
 
@@ -98,9 +99,11 @@ def _complexity(table: Table, verdict: Verdict) -> str:
 def _amount(table: Table, verdict: Verdict) -> str:
     if len(verdict.decisions) < 2:
         said = ["One size says nothing of what more data would change."]
+    elif len(verdict.decisions) < FEWEST_SIZES:
+        said = ["Between two sizes there is no telling from how much data on full is better."]
     else:
-        said = [*_onsets(verdict), *_factors(table, verdict)]
-    return " ".join([*said, *_capacity(table)])
+        said = _onsets(verdict)
+    return " ".join([*said, *_factors(table, verdict), *_capacity(table)])
 
 
 def _onsets(verdict: Verdict) -> list[str]:
@@ -117,7 +120,7 @@ def _onsets(verdict: Verdict) -> list[str]:
 
 def _factors(table: Table, verdict: Verdict) -> list[str]:
     """How many times the examples the cheaper methods need."""
-    factors = {method: _factor(table, verdict, method) for method in verdict.crossovers}
+    factors = {method: _factor(table, verdict, method) for method in verdict.results.ladder}
     found = ", ".join(f"`{m}` {factor:.1f}" for m, factor in factors.items() if factor is not None)
     if not found:
         return []

@@ -136,13 +136,21 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
     from peftkit.reporting.summary import summarise
 
     records, problems = read_records(folder)
+    design = read_design(folder)
+    asked = frozenset(design.get("cells", ()))
+    if asked and (others := [record for record in records if record.key not in asked]):
+        records = [record for record in records if record.key in asked]
+        problems.append(
+            f"{len(others)} records in {folder} that the study, as it was last run, does not ask "
+            "for (other methods, steps or learning rates)"
+        )
     if not records:
         raise InvalidInput(
             f"no whole record in {folder}",
             received="; ".join(problems),
             next_step="delete these files and run the same command again",
         )
-    design, tables = read_design(folder), summarise(records)
+    tables = summarise(records)
     margin = design.get("margin") if margin is None else margin
     found = {id(t): verdict for t, verdict in judge_tables(tables, margin, looks_of(design))}
     return Studied(
@@ -181,7 +189,14 @@ def read_design(folder: Path) -> dict[str, Any]:
     path = folder / DESIGN_FILE
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInput(
+            f"{path} is no design of a study",
+            received=str(error),
+            next_step="run the same `peftkit study` again, which writes it, or delete it",
+        ) from error
     return found
 
 

@@ -69,10 +69,13 @@ def _budget(design: dict[str, Any]) -> str:
     """How much each method was given: trials of learning rates, and steps."""
     where = design.get("search_at")
     tried = "each method and size" if where is None else f"each method at {where} examples"
-    said = (
-        f"{design.get('trials', 1)} learning rates for {tried}, chosen on validation rows; what "
-        "that choice errs by is in no interval."
-    )
+    if (trials := design.get("trials", 1)) > 1:
+        said = (
+            f"{trials} learning rates for {tried}, chosen on validation rows; what that choice "
+            "errs by is in no interval."
+        )
+    else:
+        said = "Every method at its default learning rate, or the one given."
     if steps := design.get("steps"):
         pairs = zip(design["sizes"], steps, strict=True)
         said += f" Optimizer steps: {', '.join(f'{k} with {n} examples' for n, k in pairs)}."

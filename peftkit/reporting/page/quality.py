@@ -53,6 +53,7 @@ def quality_table(table: Table) -> str:
 def _point(table: Table, row: Row) -> dict[str, Any]:
     found = charts.point(table, row)
     scale = table.metric.scale
+    found["half"] = scale * row.quality.half_width() if row.quality else None
     found["versus_full"] = scale * row.versus_full.mean if row.versus_full else None
     found["versus_half"] = scale * row.versus_full.half_width() if row.versus_full else None
     return found
@@ -67,7 +68,7 @@ def _cell(row: Row, found: dict[str, Any], field: str, digits: int | None) -> st
     shown = f"{value:,.{digits}f}"
     half = None
     if field == "score":
-        half = None if found["high"] is None else found["high"] - value
+        half = found["half"]  # not from the ends of the interval, which are cut at 0 and 100
         shown = f"<b>{shown}</b>" if row.best else shown
     elif field == "versus_full":
         shown, half = f"{value:+.{digits}f}", found["versus_half"]

@@ -63,7 +63,7 @@ def write_page(
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=text(f"peftkit: {title}"),
         body="\n".join(body),
-        charts=json.dumps(specifications, allow_nan=False).replace("</", "<\\/"),
+        charts=json.dumps(specifications, allow_nan=False).replace("<", "\\u003c"),
         bundle=bundle,
     )
     write_atomically(folder / PAGE, page)
