@@ -1,6 +1,6 @@
 """How often verdicts and crossover sets are wrong, on simulated studies whose truth is known.
 
-    python benchmarks/calibration.py [--smoke] [--jobs 2] [--out benchmarks/results/calibration]
+    python benchmarks/calibration.py [--smoke] [--jobs 2] [--only KIND] [--out DIR]
 
 A test item has a difficulty that all methods and seeds share; an answer is right where difficulty
 and an error of its own lie below a threshold (probit). A method's accuracy is 0.85, full
@@ -11,7 +11,8 @@ is a file below `cells`, and is not simulated again; `calibration.md` is the tab
   side) and off it (500): read by the Wilson 95 % limits of the rate of wrong ones; beside the share
   that is decided what the closed form says. "looks": after 3, 5 and 8 seeds, as `--adaptive` looks.
 - **Crossover sets** (500 studies): how often they hold the true size, over all studies; how many
-  have both ends, and how far apart these are.
+  have both ends, and how far apart these are. Of curves through five sizes all are measured, or
+  three: the ends and the middle.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,12 @@ class Setting:
     seeds: int
     items: int
     studies: int
+    sizes: int = len(SIZES)  # measured, of a curve
 
     @property
     def name(self) -> str:
         kind = self.kind.replace(" ", "-")
+        kind += f"_k{self.sizes}" if self.sizes != len(SIZES) else ""
         return f"{kind}_gap{self.gap:g}_sd{self.spread:g}_s{self.seeds}_i{self.items}"
 
 
@@ -159,11 +163,12 @@ def crossing(setting: Setting, random: np.random.Generator) -> tuple[bool, bool,
     curve = CURVES[setting.kind]
     difficulty = random.standard_normal(setting.items, dtype=np.float32)
     found = []
-    for gap in curve:
+    step = (len(SIZES) - 1) // (setting.sizes - 1)
+    for gap in curve[::step]:
         base = ACCURACY + 0.01 * random.normal(size=setting.seeds)
         moved = base - gap / 100 - setting.spread / 100 * random.normal(size=setting.seeds)
         found.append(answers(base, difficulty, random) - answers(moved, difficulty, random))
-    sizes = [float(n) for n in SIZES]
+    sizes = [float(n) for n in SIZES[::step]]
     where = crossover(sizes, np.stack(found), MARGIN)
     closed = where.lower is not None and where.upper is not None
     ratio = where.upper / where.lower if where.lower and where.upper else np.nan
@@ -196,22 +201,19 @@ def simulate(setting: Setting, out: Path) -> str:
 def settings(*, smoke: bool) -> list[Setting]:
     few = 40 if smoke else None
     found = []
-    for spread in SPREADS:
-        for seeds in SEEDS:
-            for items in ITEMS:
-                for gap in GAPS:
-                    studies = 2000 if gap == 100 * MARGIN else 500
-                    found.append(Setting("gap", gap, spread, seeds, items, few or studies))
-                found.append(Setting("ladder", 0.0, spread, seeds, items, few or 500))
-        for items in ITEMS:
-            for gap in GAPS:
-                studies = 2000 if gap == 100 * MARGIN else 500
-                found.append(Setting("looks", gap, spread, LOOKS[-1].seeds, items, few or studies))
-    for curve in CURVES:
-        for spread in SPREADS:
-            for seeds, items in SHAPES:
-                found.append(Setting(curve, 0.0, spread, seeds, items, few or 500))
+    for spread, seeds, items in product(SPREADS, SEEDS, ITEMS):
+        found += [Setting("gap", gap, spread, seeds, items, few or studies(gap)) for gap in GAPS]
+        found.append(Setting("ladder", 0.0, spread, seeds, items, few or 500))
+    for spread, items, gap in product(SPREADS, ITEMS, GAPS):
+        found.append(Setting("looks", gap, spread, LOOKS[-1].seeds, items, few or studies(gap)))
+    for curve, spread, (seeds, items), sizes in product(CURVES, SPREADS, SHAPES, (len(SIZES), 3)):
+        found.append(Setting(curve, 0.0, spread, seeds, items, few or 500, sizes))
     return found[:: 17 if smoke else 1]
+
+
+def studies(gap: float) -> int:
+    """How many are simulated: more where the gap is the margin, as the rate there is a level."""
+    return 2000 if gap == 100 * MARGIN else 500
 
 
 def table(out: Path) -> str:
@@ -246,16 +248,17 @@ def table(out: Path) -> str:
         )
     lines += [
         "",
-        "| curve | sd | seeds | items | studies | held % | both ends % | median upper / lower |",
-        "|---|---|---|---|---|---|---|---|",
+        "| curve | sizes | sd | seeds | items | studies | held % | both ends % "
+        "| median upper / lower |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     sets = [cell for cell in cells if cell["kind"] in CURVES]
-    for c in sorted(sets, key=lambda c: (c["kind"], c["spread"], c["seeds"])):
+    for c in sorted(sets, key=lambda c: (c["kind"], c["sizes"], c["spread"], c["seeds"])):
         ratio = "-" if c["median_ratio"] is None else f"{c['median_ratio']:.1f}"
         lines.append(
-            f"| {c['kind']} | {c['spread']:g} | {c['seeds']} | {c['items']} | {c['studies']} "
-            f"| {_rate(c['held'], c['studies'])} | {100 * c['closed'] / c['studies']:.0f} "
-            f"| {ratio} |"
+            f"| {c['kind']} | {c['sizes']} | {c['spread']:g} | {c['seeds']} | {c['items']} "
+            f"| {c['studies']} | {_rate(c['held'], c['studies'])} "
+            f"| {100 * c['closed'] / c['studies']:.0f} | {ratio} |"
         )
     lines += ["", *read(verdicts, sets), ""]
     return "\n".join(lines)
@@ -282,8 +285,11 @@ def read(verdicts: list[dict[str, Any]], sets: list[dict[str, Any]]) -> list[str
 
 
 def _named(cells: list[dict[str, Any]]) -> str:
-    found = [f"{c['kind']} {c['gap']:g}, sd {c['spread']:g}, {c['seeds']} seeds, {c['items']} items"
-             for c in cells]  # fmt: skip
+    found = [
+        f"{c['kind']}{'' if c['kind'] in CURVES else ' ' + format(c['gap'], 'g')}, "
+        f"sd {c['spread']:g}, {c['seeds']} seeds, {c['items']} items"
+        for c in cells
+    ]
     return f" ({'; '.join(found)})" if found else ""
 
 
@@ -296,11 +302,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="settings whose file names hold this, as _k3")
     parser.add_argument("--smoke", action="store_true", help="few studies, into a temporary folder")
     args = parser.parse_args()
     if args.smoke:
         args.out = Path(tempfile.mkdtemp(prefix="calibration-"))
-    todo = settings(smoke=args.smoke)
+    todo = [each for each in settings(smoke=args.smoke) if args.only in each.name]
     with ProcessPoolExecutor(args.jobs) as pool:
         for done, name in enumerate(pool.map(simulate, todo, [args.out] * len(todo)), start=1):
             print(f"[{done}/{len(todo)}] {name}", flush=True)

@@ -380,6 +380,32 @@ FAULTS = (
         tests=VERDICT, only="",
     ),
     Fault(
+        "a method without runs taken for beaten", "peftkit/verdict/deciding.py",
+        "if contrasts and not missing and all(", "if contrasts and all(",
+        tests=VERDICT, only="could_not_be_compared",
+    ),
+    Fault(
+        "the last look never comes", "peftkit/verdict/deciding.py",
+        "if each.seeds <= most]", "if each.seeds < most]",
+        tests=VERDICT, only="planned_for_it",
+    ),
+    Fault(
+        "as good where it is not shown not to be worse", "peftkit/verdict/deciding.py",
+        "return self.is_not_worse and self.p_equivalent <= self.alpha",
+        "return self.p_equivalent <= self.alpha",
+        tests=VERDICT, only="as_good",
+    ),
+    Fault(
+        "records of other settings judged with a study's", "peftkit/verdict/from_table.py",
+        "records = [record for record in records if record.key in asked]", "pass",
+        tests="tests/test_study.py", only="asks_for_now",
+    ),
+    Fault(
+        "a second study writes into the folder of one that runs", "peftkit/study/pair.py",
+        'with folder_lock(self.out, ".study.lock"):', "if True:",
+        tests="tests/test_study.py", only="two_studies",
+    ),
+    Fault(
         "the best of the methods named, not the cheapest", "peftkit/verdict/deciding.py",
         "    for contrast in contrasts:\n        if contrast.is_not_worse:",
         "    for contrast in reversed(contrasts):\n        if contrast.is_not_worse:",

@@ -186,9 +186,9 @@ def test_a_study_that_was_killed_goes_on_to_the_verdict_of_the_local_engine(
     assert killed.wait() == -signal.SIGKILL
     kept = {path: path.read_bytes() for path in out.glob("records/*.json")}
 
-    subprocess.run([sys.executable, "-c", there], check=True, timeout=500)
+    subprocess.run([sys.executable, "-c", there], check=True, timeout=200)
     local = STUDY.format(out=str(tmp_path / "local"), engine="local", address=None)
-    subprocess.run([sys.executable, "-c", local], check=True, timeout=500)
+    subprocess.run([sys.executable, "-c", local], check=True, timeout=200)
 
     assert 4 <= len(kept) < len(list(out.glob("records/*.json")))
     assert {path: path.read_bytes() for path in kept} == kept

@@ -71,3 +71,14 @@ def test_recipe_says_how_to_run_it_and_what_to_expect(path: Path) -> None:
     assert "Expect: " in header
     assert "@EXPECT" not in header
     assert "Follows: " in header
+
+
+def test_every_number_of_the_readmes_is_that_of_the_records(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "readme.py"
+    monkeypatch.setattr(sys, "argv", [str(benchmark), "--check"])
+
+    runpy.run_path(str(benchmark), run_name="__main__")
+
+    assert capsys.readouterr().out == "stale: nothing\n"
