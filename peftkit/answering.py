@@ -68,7 +68,15 @@ def from_rows(rows: Dataset, size: int) -> Inputs:
     return Inputs(batches=batches, total=len(rows))
 
 
-def posed(task: Task, rows: Dataset, column: str | None, source: str, *, first: int = 0) -> Dataset:
+def posed(
+    task: Task,
+    rows: Dataset,
+    column: str | None,
+    source: str,
+    *,
+    reads_pairs: bool = False,
+    first: int = 0,
+) -> Dataset:
     """Rows of a data file as the task reads them, their answers unknown.
 
     Args:
@@ -77,10 +85,11 @@ def posed(task: Task, rows: Dataset, column: str | None, source: str, *, first: 
         column: That of the inputs; None: as the recipe or custom has it. Questions and their
             contexts are two columns, `question` and `context`.
         source: The file's name, for messages.
+        reads_pairs: Whether the run was trained on pairs of texts.
         first: Which row of the file the first of these is.
 
     Raises:
-        InvalidInput: There is no such column, or a cell of it is empty.
+        InvalidInput: There is no such column, or a cell of it is empty; of a pair one is missing.
     """
     names = rows.column_names
     if task.reads == "span" and column is None and {"question", "context"} <= set(names):
@@ -88,12 +97,30 @@ def posed(task: Task, rows: Dataset, column: str | None, source: str, *, first: 
         for name in ("question", "context"):
             found = found.remove_columns(name).add_column(name, _values(rows, name, source, first))
         return found
-    name = _column(task, names, column, source)
-    found = task.rows(_values(rows, name, source, first))
-    second = getattr(task, "second_text_column", None)
-    if second is not None and second in names and column is None:
-        found = found.add_column("second_text", _values(rows, second, source, first))
-    return found
+    if reads_pairs or getattr(task, "second_text_column", None) is not None:
+        name, second = _pair(task, names, column, source)
+        found = task.rows(_values(rows, name, source, first))
+        return found.add_column("second_text", _values(rows, second, source, first))
+    return task.rows(_values(rows, _column(task, names, column, source), source, first))
+
+
+def _pair(task: Any, names: Sequence[str], column: str | None, source: str) -> tuple[str, str]:
+    """The columns of the two texts of a pair."""
+    from peftkit.data.columns import pair_of
+
+    one, other = column or task.text_column, task.second_text_column
+    if other is None and (found := pair_of(names, one)):
+        one, other = found
+    if other is None or other not in names or (one is not None and one not in names):
+        raise InvalidInput(
+            f"the run was trained on pairs of texts, and {source} does not hold both",
+            received=", ".join(names),
+            allowed=", ".join(filter(None, (one, other)))
+            or "two columns such as premise and hypothesis",
+            next_step="name the columns as in the training data",
+        )
+    rest = [name for name in names if name != other]
+    return one or _column(task, rest, None, source), other
 
 
 def _column(task: Task, names: Sequence[str], column: str | None, source: str) -> str:

@@ -70,7 +70,8 @@ def write_manifest(folder: Path, record: Record, bench: Workbench) -> None:
         "recipe": record.recipe,
         "labels": labels,
         "backbone": backbone,
-        "data": {k: record.data[k] for k in ("source", "fingerprint")},
+        "data": {k: record.data[k] for k in ("source", "fingerprint")}
+        | {"columns": bench.data.train.column_names},
     }
     write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")
     write_atomically(folder / "README.md", run_card(record, labels))

@@ -32,11 +32,13 @@ class SavedRun:
         recipe: The recipe it was trained by.
         labels: Class names, in the order of the logits.
         predictor: The fitted method.
+        reads_pairs: Whether its rows were pairs of texts.
     """
 
     recipe: Recipe
     labels: list[str]
     predictor: Predictor
+    reads_pairs: bool = False
 
     def evaluate(self, file: Path | str, progress: Progress | None = None) -> dict[str, float]:
         """Score the rows of another file.
@@ -52,7 +54,21 @@ class SavedRun:
         """Answer texts; of a classifier, each answer has "text", "label" and "probability"."""
         if not texts:
             return []
+        self.require_one_text()
         return self.answer(self.recipe.task.rows(texts))
+
+    def require_one_text(self) -> None:
+        """See that a row is one text.
+
+        Raises:
+            InvalidInput: It is a pair of texts, which one alone does not stand for.
+        """
+        if self.reads_pairs:
+            raise InvalidInput(
+                "the run was trained on pairs of texts, and was given one",
+                allowed="rows with both: peftkit predict DIR --data FILE",
+                next_step="write a table with the columns of the training data",
+            )
 
     def answer(self, rows: Dataset) -> list[dict[str, Any]]:
         """Answer rows as the task reads them; nothing of them is kept."""
@@ -78,15 +94,19 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
     if folder.suffix == ".onnx":
         folder = folder.parent
     bench, manifest = open_run(folder)
+    known: Any = {
+        "recipe": bench.recipe,
+        "labels": bench.data.labels,
+        # Folders that are older than this entry say nothing of it.
+        "reads_pairs": "second_text" in manifest["data"].get("columns", ()),
+    }
     if manifest.get("export", {}).get("format") in WITHOUT_ADAPTER:
-        predictor = _exported(bench, manifest)
-        return SavedRun(recipe=bench.recipe, labels=bench.data.labels, predictor=predictor)
+        return SavedRun(predictor=_exported(bench, manifest), **known)
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])
     elif bench.recipe.method.needs_backbone:
         _check_base(bench, manifest["backbone"], allow_other_base)
-    predictor = bench.recipe.method.reload(bench, folder)
-    return SavedRun(recipe=bench.recipe, labels=bench.data.labels, predictor=predictor)
+    return SavedRun(predictor=bench.recipe.method.reload(bench, folder), **known)
 
 
 def open_run(folder: Path) -> tuple[Workbench, dict[str, Any]]:

@@ -436,16 +436,23 @@ OTHER = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 
 @pytest.mark.parametrize(
-    ("asked", "level"), [(None, "ok"), (OWN, "ok"), (ALIKE, "ok"), (OTHER, "warning")]
-)
+    ("asked", "level"),
+    [(None, "ok"), ("own", "ok"), (OWN, "ok"), (ALIKE, "ok"), (OTHER, "warning"),
+     ("plain", "warning")],
+)  # fmt: skip
 def test_a_chat_template_that_writes_otherwise_than_the_tokenizer_s_is_found(
     tmp_path: Path, asked: str | None, level: str
 ) -> None:
     backbone = write_llama(tmp_path, OWN)
+    if asked and "{" in asked:
+        (tmp_path / "template.jinja").write_text(asked)
+        asked = str(tmp_path / "template.jinja")
     template = found_in(tmp_path, labelled_rows(), Chat, backbone, chat_template=asked)
 
     assert template["chat template"].level == level
-    if level == "warning":
+    if asked == "plain":
+        assert "User: How are you?" in template["chat template"].quote
+    elif level == "warning":
         assert template["chat template"].quote == (
             "'user: How are you?\\nassistant: Well.\\n' instead of "
             "'<user>How are you?<assistant>Well.'"

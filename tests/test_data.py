@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +216,22 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(InvalidInput, match="looks like a saved dataset but cannot be read"):
         load_splits(tmp_path)
+
+
+def test_a_split_or_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    rows = Dataset.from_list(ROWS)
+    DatasetDict(train=rows, dev=rows, validation=rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InvalidInput, match=r"the validation split twice.*dev and validation"):
+        load_splits(tmp_path / "saved")
+    for split in ("train", "val", "validation"):
+        (tmp_path / "folders" / split / "cat").mkdir(parents=True)
+        (tmp_path / "folders" / split / "cat" / "1.png").write_bytes(b"x")
+    with pytest.raises(InvalidInput, match="the validation split twice"):
+        load_splits(tmp_path / "folders")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(InvalidInput, match="several columns named 'text'"):
+        load_splits(tmp_path / "twice.parquet")
 
 
 def test_hub_names_fail_clearly_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

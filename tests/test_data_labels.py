@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 
 from peftkit.data import (
     Columns,
     check_texts,
     find_text_columns,
+    known_labels,
     label_names,
     labelled,
     load_splits,
@@ -219,3 +221,43 @@ def test_real_datasets_load(
     assert set(classes) == set(names)
     for text, label in zip(raw.train["label_text"][:50], splits.train["label"][:50], strict=True):
         assert names[label] == text
+
+
+# ---- rows of another file
+
+
+def known(labels: list[str], **columns: Any) -> list[int]:
+    rows = Dataset.from_dict({"text": ["a"] * len(columns["label"]), **columns})
+    found = known_labels(rows, find_text_columns(rows, "text", None, "label"), labels, source="f")
+    return list(found["label"][:])
+
+
+def test_labels_of_another_file_are_read_as_those_of_the_training_rows() -> None:
+    assert known(["0", "1"], label=[1.0, 0.0]) == [1, 0]  # as a CSV file with an empty cell has
+    assert known(["cat", "dog"], label=["dog", "cat"]) == [1, 0]
+    assert known(["cat", "dog"], label=[1, 0]) == [1, 0]
+    assert known(["one", "two"], label=[1, 2], label_text=["one", "two"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"label": [1, 2]}, "is not clear"),  # one and two, or two and none?
+        ({"label": ["cat", None]}, "row 1 of f has no label"),
+        ({"label": ["cat", "dog"], "text": ["a", None]}, "row 1 of f has no value in column"),
+    ],
+)
+def test_labels_of_another_file_that_are_not_clear_are_refused(
+    columns: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        known(["cat", "dog"], **columns)
+
+
+def test_a_hidden_label_of_another_file_is_not_the_last_class() -> None:
+    rows = Dataset.from_dict(
+        {"text": ["a", "b"], "label": [-1, 0]},
+        features=Features({"text": Value("string"), "label": ClassLabel(names=["cat", "dog"])}),
+    )
+    with pytest.raises(InvalidInput, match="row 0 of f has no label"):
+        known_labels(rows, find_text_columns(rows), ["cat", "dog"], source="f")

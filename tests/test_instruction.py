@@ -64,8 +64,8 @@ def known(**columns: Any) -> list[tuple[Any, str]]:
         ({"messages": [[SYSTEM, USER, ASSISTANT]]}, ([SYSTEM, USER], "name list")),
         ({"prompt": [[USER]], "completion": [[ASSISTANT]]}, ([USER], "name list")),
         (
-            {"conversations": [[{"from": "user", "value": "write list name"},
-                                {"from": "assistant", "value": "name list"}]]},
+            {"conversations": [[{"from": "human", "value": "write list name"},
+                                {"from": "gpt", "value": "name list"}]]},
             ([USER], "name list"),
         ),
     ],

@@ -60,6 +60,17 @@ def test_blocks_hold_every_token_once_and_each_label_is_the_next_token() -> None
         assert example["labels"] == [*example["input_ids"][1:], IGNORED]
 
 
+def test_a_text_of_which_nothing_is_predicted_is_a_row_all_the_same() -> None:
+    """As of one token behind nothing; the last rows are those that have no place in the sums."""
+    task, outputs = TASK(data="unused"), [[2.0, 1, 4], [0.0, 0, 0]]
+    texts = rows("plot the data", "a", "b")
+
+    assert [each["bits_per_byte"] for each in task.answers(outputs, texts, [])] == [
+        "0.721", "-", "-",
+    ]  # fmt: skip
+    assert task.score(outputs, texts)[0]["tokens"] == [1, 0, 0]
+
+
 def test_the_bytes_of_a_text_are_counted_once_spaces_and_all() -> None:
     task, here = TASK(data="unused"), backbone("twin:gpt2")
     texts = ["plot the data", "naïve  ünicode"]

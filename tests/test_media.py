@@ -137,8 +137,15 @@ def test_subsets_are_nested_and_labels_may_be_noisy(tmp_path: Path, kind: str) -
     assert sorted(small.train["label"][:]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     wrong = [a != b for a, b in zip(large.train["label"], noisy.train["label"], strict=True)]
     assert sum(wrong) == 9
-    assert noisy.notes == ("50% of the training labels are wrong on purpose",)
+    assert noisy.notes == ("9 of 18 training labels are wrong on purpose",)
     assert small.chance == pytest.approx(1 / 3)
+    everything = load(kind, folder, label_noise=0.5)
+    as_many = load(kind, folder, size=len(everything.train), label_noise=0.5)
+    by_row = [
+        dict(zip([v["path"] for v in data.train[kind]], data.train["label"][:], strict=True))
+        for data in (everything, as_many)
+    ]
+    assert by_row[0] == by_row[1]
 
 
 # ---- what is refused, before any training

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from exported import leave_run
+from peftkit import Recipe
+from peftkit import run as run_recipe
 from peftkit.cli import main
+from toys import write_lines
 
 pytestmark = pytest.mark.usefixtures("libraries")
 TEXTS = ["pay the card", "row of the matrix", "how can", "pay", 'a column, and "why"']
@@ -211,3 +214,47 @@ def test_a_file_of_answers_is_whole_or_not_there(
     assert out.read_text() == "kept"
     assert main(["predict", str(run), "--text", "pay", "--out", str(out), "--overwrite"]) == 0
     assert "pay" in out.read_text()
+
+
+# ---- pairs of texts
+
+
+@pytest.fixture(scope="module")
+def pairs(libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without training on premises and hypotheses, found by their names."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = [
+        {"premise": "pay the card", "hypothesis": text, "label": n % 2}
+        for n, text in enumerate(["pay", "row of the matrix"] * 8)
+    ]
+    data = write_lines(folder / "data", train=rows, validation=rows, test=rows)
+    task = {"name": "text_classification", "data": str(data)}
+    run_recipe(Recipe(method="none", backbone="twin:bert", task=task), folder / "run")
+    return folder / "run"
+
+
+def test_both_texts_of_a_pair_are_read(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"premise": "pay the card", "hypothesis": "pay"},
+        {"premise": "pay the card", "hypothesis": "row of the matrix"},
+    ]
+    data = str(write_lines(tmp_path / "new", test=rows) / "test.jsonl")
+    one, other = map(json.loads, predict(capsys, pairs, "--data", data, "--json").splitlines())
+
+    assert one["text"] == other["text"] == "pay the card"
+    assert one["label"] != other["label"]
+    named = predict(capsys, pairs, "--data", data, "--text-column", "premise", "--json")
+    assert [json.loads(line) for line in named.splitlines()] == [one, other]
+
+
+def test_one_text_of_a_pair_is_not_answered(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(write_lines(tmp_path / "new", test=[{"premise": "pay", "id": 1}]) / "test.jsonl")
+
+    assert main(["predict", str(pairs), "--text", "pay"]) == 2
+    assert "trained on pairs of texts" in capsys.readouterr().err
+    assert main(["predict", str(pairs), "--data", data]) == 2
+    assert "does not hold both" in capsys.readouterr().err

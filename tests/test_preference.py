@@ -98,6 +98,10 @@ def test_rows_of_every_shape_become_a_prompt_and_two_sides(
         ({"prompt": ["x", "y"], "chosen": ["a", ""], "rejected": ["b", "c"]},
          "row 1 .* empty in column 'chosen'"),
         ({"chosen": ["a"], "rejected": ["b"]}, "row 0 .* empty in column 'prompt'"),
+        ({"chosen": [[USER, reply("a")]] * 2, "rejected": [[USER, reply("b")], None]},
+         "row 1 .* no chat in column 'rejected'"),
+        ({"chosen": [[USER, reply("a")], []], "rejected": [[USER, reply("b")]] * 2},
+         "row 1 .* no chat in column 'chosen'"),
     ],
 )  # fmt: skip
 def test_a_row_without_a_side_is_named(columns: dict[str, Any], said: str) -> None:

@@ -236,3 +236,19 @@ def test_an_answer_that_is_not_there_is_refused(asked_folder: Path, tmp_path: Pa
     path = write_lines(tmp_path / "wrong", test=rows)
     with pytest.raises(InvalidInput, match="row 1 of"):
         QuestionAnswering(data=str(asked_folder)).read(path / "test.jsonl", [])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"answers": "the file"}, {"answers": None}, {"answers": {"text": ["a"]}},
+        {"answers": [{"text": "a", "answer_start": 0}]}, {"context": None}, {"question": None},
+    ],
+)  # fmt: skip
+def test_a_row_that_is_not_as_in_squad_is_named(
+    asked_folder: Path, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    rows = [{**row, **wrong} for row in asked_rows(2, seed=0)]
+    path = write_lines(tmp_path / "wrong", test=rows)
+    with pytest.raises(InvalidInput, match=r"row 0 of .* is not as in SQuAD"):
+        QuestionAnswering(data=str(asked_folder)).read(path / "test.jsonl", [])

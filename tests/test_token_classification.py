@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from cells import FAMILIES, UNSUPPORTED
 from peftkit import Recipe, parts, run
@@ -19,6 +20,7 @@ from peftkit.saved import load_run
 from peftkit.tasks._spans import scheme_of, spans
 from peftkit.tasks.token_classification import TokenClassification
 from peftkit.workbench import Workbench
+from toys import write_lines
 
 pytestmark = pytest.mark.usefixtures("libraries")
 METHODS = parts.find("method")
@@ -50,6 +52,8 @@ CASES = [
     ("B-a I-b I-a", {("a", 0, 1), ("b", 1, 2), ("a", 2, 3)}, {("a", 0, 1)}),
     ("I-a B-a I-a", {("a", 0, 1), ("a", 1, 3)}, {("a", 1, 3)}),
     ("O O", set(), set()),
+    ("B I O B", {("_", 0, 2), ("_", 3, 4)}, {("_", 0, 2), ("_", 3, 4)}),
+    ("NOUN VERB", set(), set()),
 ]
 
 
@@ -93,6 +97,24 @@ def test_a_word_is_read_at_its_first_token(bench: Callable[..., Workbench]) -> N
     assert example["labels"] == [*expected, IGNORED]
     assert max(len(tokens) for row in here.data.train["tokens"] for w in row
                for tokens in [tokenizer.tokenize(w)]) > 1  # fmt: skip
+
+
+def test_answers_belong_to_their_words_where_one_has_no_token(
+    bench: Callable[..., Workbench],
+) -> None:
+    """A zero-width joiner is no token; the answers behind it are of the words behind it."""
+    here = bench("full", "twin:bert")
+    task, rows = here.recipe.task, here.data.train.select([0])
+    words, label = rows["tokens"][0], rows["label"][0]
+    odd = Dataset.from_dict(
+        {"tokens": [[words[0], "\u200d", *words[1:]]], "label": [[label[0], 0, *label[1:]]]},
+        features=rows.features,
+    )
+    (example,) = here.encode(odd)
+
+    assert [v for v in example["labels"] if v != IGNORED] == odd["label"][0]
+    eye = np.eye(len(here.data.labels), dtype=np.float32)
+    assert task.score([eye[odd["label"][0]]], odd)[1]["word_accuracy"] == 1.0
 
 
 def score(labels: list[str], predicted: list[str]) -> dict[str, float]:
@@ -259,6 +281,8 @@ def test_a_comparison_has_intervals_over_texts(tagged_folder: Path, tmp_path: Pa
         ({"tokens": ["a", "b"], "tags": ["O"]}, InvalidInput, "one tag a word"),
         ({"tokens": ["a"], "labels_of": ["O"]}, InvalidInput, "no column called tags"),
         ({"words": ["a"], "tags": ["B-new"]}, UnknownName, "B-new"),
+        ({"words": ["a", None], "tags": ["B-a", "O"]}, InvalidInput, "lacks a word or a tag"),
+        ({"words": ["a", "b"], "tags": ["B-a", None]}, InvalidInput, "lacks a word or a tag"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(
@@ -268,6 +292,14 @@ def test_rows_that_do_not_fit_are_refused(
     task = TokenClassification(data="elsewhere")
     with pytest.raises(error, match=words):
         task.read(tmp_path / "rows.jsonl", ["O", "B-a", "I-a"])
+
+
+@pytest.mark.parametrize("tags", [["NOUN", "VERB"], [3, 0]])
+def test_tags_that_are_no_parts_of_spans_are_refused(tmp_path: Path, tags: list[Any]) -> None:
+    rows = [{"tokens": ["a", "b"], "tags": tags}] * 4
+    data = write_lines(tmp_path / "data", train=rows, validation=rows, test=rows)
+    with pytest.raises(InvalidInput, match="part of a span"):
+        TokenClassification(data=str(data)).load(seed=0)
 
 
 def test_label_noise_is_refused() -> None:

@@ -95,6 +95,9 @@ def test_the_hubs_column_of_translations_is_read(tmp_path: Path) -> None:
 
     assert data.test["text"][:] == ["tea", "a"]
     assert data.test["targets"][:] == [["Tee"], ["b"]]
+    (tmp_path / "more.jsonl").write_text('{"id": 1, "translation": {"en": "tea", "id": "teh"}}\n')
+    task = make("translation", tmp_path, source_column="en", target_column="id")  # Indonesian
+    assert task.read(tmp_path / "more.jsonl", [])["targets"][:] == [["teh"]]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,39 @@ def test_a_prompt_without_a_place_for_the_source_is_refused(folder: Path) -> Non
         make("translation", folder, prompt="translate:")
 
 
+def test_letters_that_rouge_does_not_read_are_noted(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        rows = [{"source": "кошка", "target": "кот"}, {"source": "a", "target": "b"}]
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    notes = make("summarization", tmp_path).load(seed=0).notes
+
+    assert any(note.startswith("1 of 2 references have no letter from a to z") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "rate"), [("ti", "tu", 1 / 2), ("CH IY Z", "SH IY Z", 1 / 3)]
+)
+def test_phonemes_are_letters_or_what_spaces_part(predicted: str, true: str, rate: float) -> None:
+    task = parts.load("task", "pronunciation")(data="unused")
+
+    assert task.measure([predicted], [[true]])[1]["phoneme_error_rate"] == pytest.approx(rate)
+
+
 # ---- what the model reads
+
+
+@pytest.mark.parametrize("name", ["twin:gpt2", "twin:t5"])
+def test_of_a_long_row_the_source_is_cut_and_not_the_prompt(name: str, folder: Path) -> None:
+    bench = backbone(name)
+    task = make("translation", folder, max_new_tokens=8, prompt="list {source} of the type")
+    rows = task.rows(["name " * 90, "name"])
+    examples = task.encode(rows, bench, 40)
+    long, short = (e["input_ids"][: e.get("_prompt")] for e in examples)
+    room = 40 - task.max_new_tokens if "_prompt" in examples[0] else 40
+
+    assert len(long) == room
+    assert long[-4:] == short[-4:]
+    assert long[:3] == short[:3]
 
 
 def test_a_decoder_learns_the_target_alone_each_label_a_token_ahead(folder: Path) -> None:

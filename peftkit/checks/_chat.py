@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.checks._finding import Finding, short
@@ -23,7 +22,10 @@ def check_chat_template(task: Task, tokenizer: Any) -> list[Finding]:
     """
     if not hasattr(task, "chat_template"):
         return []
-    own, asked = tokenizer.chat_template, _read(task.chat_template)
+    from peftkit.tasks._prompted import OWN, template_named
+
+    own = tokenizer.chat_template
+    asked = own if task.chat_template == OWN else template_named(task.chat_template)
     if asked is None or own is None or asked.strip() == own.strip():
         text = "the tokenizer's own" if own else "the task's; the tokenizer has none"
         if own is None and asked is None:
@@ -42,13 +44,6 @@ def check_chat_template(task: Task, tokenizer: Any) -> list[Finding]:
             quote=f"{short(repr(ours))} instead of {short(repr(theirs))}",
         )
     ]
-
-
-def _read(template: str | None) -> str | None:
-    """A template, or what the file of that name holds."""
-    if template and "\n" not in template and "{" not in template and Path(template).is_file():
-        return Path(template).read_text(encoding="utf-8")
-    return template
 
 
 def _written(tokenizer: Any, template: str) -> str:

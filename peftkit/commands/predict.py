@@ -29,7 +29,8 @@ peftkit predict DIR [--text TEXT | --file FILE | --data FILE] [--format NAME] [-
   --text TEXT         one text
   --file FILE         a file with a text on each line; or the image or sound itself
   --data FILE         rows of a CSV, TSV, JSON Lines, JSON or Parquet file
-  --text-column NAME  the column of --data to read (default: as the recipe has it, or text)
+  --text-column NAME  the column of --data to read (default: as the recipe has it, or text); pairs
+                      of texts stand in two columns, named as in the training data
   --format NAME       text, jsonl or csv (default text)
   --json              the same as --format jsonl
   --out FILE          write there instead of printing
@@ -118,6 +119,7 @@ def _inputs(saved: SavedRun, own: dict[str, Any], rows: Any) -> Inputs:
     size = own.get("batch_size", BATCH_SIZE)
     if rows is not None:
         return from_rows(rows, size)
+    saved.require_one_text()
     if "text" in own:
         return from_texts([own["text"]], size, 1)
     if "file" not in own:
@@ -150,7 +152,10 @@ def _answer(saved: SavedRun, inputs: Inputs, own: dict[str, Any], writer: Writer
             if isinstance(batch, list):
                 rows = task.rows(batch)
             else:
-                rows = posed(task, batch, own.get("text_column"), own["data"], first=done)
+                rows = posed(
+                    task, batch, own.get("text_column"), own["data"], first=done,
+                    reads_pairs=saved.reads_pairs,
+                )  # fmt: skip
             writer.write(saved.answer(rows))
             done += len(rows)
             if progress:

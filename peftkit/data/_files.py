@@ -234,6 +234,9 @@ def _read_parquet(path: Path) -> pa.Table:
             table = file.read()
     except pa.ArrowException as error:
         raise _unreadable(path, str(error)) from error
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise _unreadable(path, f"several columns named {twice[0]!r}")
     table = table.drop_columns([c for c in table.column_names if _ROW_NAMES.fullmatch(c)])
     for i, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):

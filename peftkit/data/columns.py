@@ -99,6 +99,19 @@ def find_text_columns(
     return Columns(text=text, second_text=second, label=label)
 
 
+def pair_of(names: Sequence[str], first: str | None = None) -> tuple[str, str] | None:
+    """The columns of a pair of texts by their usual names, if there is one such pair.
+
+    Args:
+        names: Of columns.
+        first: That of the first text; none: any.
+    """
+    lower = {name.lower(): name for name in names}
+    found = [(lower[a], lower[b]) for a, b in _PAIRS if {a, b} <= lower.keys()]
+    found = [pair for pair in found if first in (None, pair[0])]
+    return found[0] if len(found) == 1 else None
+
+
 def _is_text(dataset: Dataset, column: str) -> bool:
     return getattr(dataset.features[column], "dtype", None) in ("string", "large_string")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftkit.data.splits import split_of
+from peftkit.data.splits import splits_by_name
 from peftkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def read_class_folders(folder: Path) -> dict[str, Dataset]:
             classes do, too.
     """
     children = [child for child in sorted(folder.iterdir()) if child.is_dir()]
-    splits = {child: split_of(child.name) for child in children}
-    named = {child: name for child, name in splits.items() if name and _classes(child)}
+    holding = [child for child in children if _classes(child)]
+    splits = splits_by_name([child.name for child in holding], str(folder))
+    named = {folder / own: name for name, own in splits.items()}
     if not named:
         classes = _classes(folder)
         return {"train": _rows(folder, classes)} if classes else {}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftkit.data.columns import Columns, find_text_columns
-from peftkit.data.labels import check_texts
+from peftkit.data.labels import check_texts, require_texts
 from peftkit.data.splits import Splits, values_of
 from peftkit.data.values import texts_beside
 from peftkit.errors import InvalidInput, UnknownName
@@ -95,6 +95,7 @@ def known_label_sets(
     Numbers that come without names are taken as positions in `names` unless they are names.
     """
     found, _ = columns.found(rows)
+    require_texts(rows, found, source)
     sets, declared = _written(rows, columns, source)
     numbered = declared is None and all(isinstance(v, int) for each in sets for v in each)
     if numbered and not {str(v) for each in sets for v in each} <= set(names):
@@ -160,7 +161,8 @@ def _is_label(value: Any, declared: Sequence[str] | None) -> bool:
 def _refuse_indicators(sets: Sets, column: str, source: str) -> None:
     """[0, 1, 0, 0] would be read as the labels 0 and 1."""
     lengths, values = {len(each) for each in sets}, {value for each in sets for value in each}
-    if len(lengths) == 1 and max(lengths) > 2 and values <= {0, 1}:
+    doubled = any(len(set(each)) < len(each) for each in sets)
+    if len(lengths) == 1 and max(lengths) > 1 and values <= {0, 1} and doubled:
         raise InvalidInput(
             f"column {column!r} of {source} holds 0 and 1 for each label, and their names nowhere",
             received=f"{sets[0]!r:.80} in row 0",

@@ -100,18 +100,23 @@ def check_texts(splits: Splits, columns: Columns) -> None:
         InvalidInput: Naming the first such row and its column.
     """
     for name, part in splits.parts().items():
-        for column in (columns.text, columns.second_text):
-            if column is not None:
-                values = values_of(part, column)
-                if values.null_count:
-                    row = values.is_null().to_pylist().index(True)
-                    raise _lacks(part, name, column, row, values.null_count)
+        require_texts(part, columns, f"the {name} split")
 
 
-def _lacks(part: Dataset, split: str, column: str, row: int, count: int) -> InvalidInput:
+def require_texts(rows: Dataset, columns: Columns, where: str) -> None:
+    """Refuse rows without a text; see `check_texts`."""
+    for column in (columns.text, columns.second_text):
+        if column is not None:
+            values = values_of(rows, column)
+            if values.null_count:
+                row = values.is_null().to_pylist().index(True)
+                raise _lacks(rows, where, column, row, values.null_count)
+
+
+def _lacks(part: Dataset, where: str, column: str, row: int, count: int) -> InvalidInput:
     more = f" (and {count - 1} more rows)" if count > 1 else ""
     return InvalidInput(
-        f"row {row} of the {split} split has no value in column {column!r}{more}",
+        f"row {row} of {where} has no value in column {column!r}{more}",
         received=_shown(part, row),
         allowed="a value in every row (an empty cell of a CSV or TSV file counts as missing)",
         next_step="fill the value in, or remove the row; or name another column",
@@ -141,9 +146,9 @@ def _values(part: Dataset, split: str, column: str, declared: Sequence[str] | No
 
     stored = values_of(part, column)
     values: list[Any] = stored.to_pylist()
-    missing = [_is_missing(value, declared) for value in values]
+    missing = [is_missing(value, declared) for value in values]
     if any(missing):
-        raise _lacks(part, split, column, missing.index(True), sum(missing))
+        raise _lacks(part, f"the {split} split", column, missing.index(True), sum(missing))
     if pa.types.is_integer(stored.type) or pa.types.is_boolean(stored.type):
         return values
     if pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
@@ -167,7 +172,7 @@ def _other_task(kind: pa.DataType) -> str:
     return ", or for several labels a row use --task multi_label_classification"
 
 
-def _is_missing(value: Any, declared: Sequence[str] | None) -> bool:
+def is_missing(value: Any, declared: Sequence[str] | None) -> bool:
     """Whether a label is missing: null, NaN, blank, or -1 where classes are declared."""
     if isinstance(value, str):
         return not value.strip()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from peftkit.data._files import READERS, read_file
 from peftkit.data.folders import read_class_folders
-from peftkit.data.splits import SPLIT_NAMES, detach, require_same_columns, split_of
+from peftkit.data.splits import SPLIT_NAMES, detach, require_same_columns, split_of, splits_by_name
 from peftkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def _read_saved(folder: Path) -> dict[str, Dataset]:
         ) from error
     if not isinstance(saved, DatasetDict):
         return {"train": detach(saved)}
-    named = {split_of(name): part for name, part in saved.items()}
-    found = {name: detach(part) for name, part in named.items() if name is not None}
+    named = splits_by_name(saved, str(folder))
+    found = {name: detach(saved[own]) for name, own in named.items()}
     if not found:
         raise InvalidInput(
             f"{folder} holds no split that peftkit knows",

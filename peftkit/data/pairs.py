@@ -69,7 +69,7 @@ def _flattened(rows: Dataset) -> Dataset:
     """Columns "en" and "fr" of the one column "translation" that the hub's data sets have."""
     feature = rows.features.get("translation")
     if isinstance(feature, dict) or hasattr(feature, "languages"):
-        flat = rows.flatten()
+        flat = rows.select_columns("translation").flatten()  # "id" may be a language
         names = {n: n.removeprefix("translation.") for n in flat.column_names if "." in n}
         return flat.rename_columns(names)
     return rows

@@ -17,6 +17,7 @@ Prompt = str | list[dict[str, str]]
 # Column of the prompt, and of what follows it; the first pair that is there.
 _USUAL = (("prompt", "completion"), ("instruction", "output"), ("question", "answer"))
 _CHATS = ("messages", "conversations")
+_ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
 
 
 def known_prompts(
@@ -74,9 +75,12 @@ def known_preferences(rows: Dataset, *, source: str) -> Dataset:
         from trl.data_utils import extract_prompt
 
         pairs = [
-            extract_prompt({"chosen": one, "rejected": other})
-            for one, other in zip(chosen, rejected, strict=True)
-        ]
+            extract_prompt(
+                {"chosen": _messages(one, row, "chosen", source),
+                 "rejected": _messages(other, row, "rejected", source)}
+            )
+            for row, (one, other) in enumerate(zip(chosen, rejected, strict=True))
+        ]  # fmt: skip
         prompts, chosen, rejected = ([p[n] for p in pairs] for n in ("prompt", *sides))
     return _dataset(
         [_prompt(each, row, "prompt", source) for row, each in enumerate(prompts)],
@@ -157,7 +161,7 @@ def _reply(value: Any, row: int, column: str, source: str) -> str:
 
 def _messages(value: Any, row: int, column: str, source: str) -> list[dict[str, str]]:
     messages: Any = [  # ShareGPT calls them "from" and "value"
-        {"role": each.get("role", each.get("from")),
+        {"role": _role(each),
          "content": each.get("content", each.get("value"))}
         for each in value or [] if isinstance(each, dict)
     ]  # fmt: skip
@@ -169,6 +173,11 @@ def _messages(value: Any, row: int, column: str, source: str) -> list[dict[str, 
             next_step="correct or remove the row",
         )
     return list(messages)
+
+
+def _role(message: dict[str, Any]) -> Any:
+    role = message.get("role", message.get("from"))
+    return _ROLES.get(role, role) if isinstance(role, str) else role
 
 
 def _text(value: Any, row: int, column: str, source: str) -> str:

@@ -8,7 +8,7 @@ last one. The draw is the same on every run (seed 0). Splits that the source has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,26 @@ def split_of(name: str) -> str | None:
     """Return the split that a file or part of this name is, or None."""
     name = _ALIASES.get(name.lower(), name.lower())
     return name if name in SPLIT_NAMES else None
+
+
+def splits_by_name(names: Iterable[str], source: str) -> dict[str, str]:
+    """The names that are those of splits, by split.
+
+    Raises:
+        InvalidInput: Two are names of the same split.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split in found:
+            raise InvalidInput(
+                f"{source} has the {split} split twice",
+                received=f"{found[split]} and {name}",
+                next_step="rename or remove one of them",
+            )
+        if split is not None:
+            found[split] = name
+    return found
 
 
 def detach(dataset: Dataset) -> Dataset:

@@ -1,7 +1,8 @@
 """Tagged words: columns "tokens" and "label", the tags as numbers that know their names.
 
-In BIO, a span that begins with `I-` (after `O`, another type, or at the start) is read as beginning
-with `B-`, as the script of CoNLL-2003 does; how many there were is noted.
+A tag is `O`, or a position in a span and its type: `B-person`. In BIO, a span that begins with `I-`
+(after `O`, another type, or at the start) is read as beginning with `B-`, as the script of
+CoNLL-2003 does; how many there were is noted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 _TOKENS = ("tokens", "words")
 _TAGS = ("tags", "ner_tags", "labels")
 OUTSIDE = "O"
+POSITIONS = frozenset("BIESLU")
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Position and type of a tag, `_` where only a position is given; of others "O" and nothing."""
+    position, _, kind = tag.partition("-")
+    return (position, kind or "_") if position in POSITIONS else (OUTSIDE, "")
 
 
 def tagged(
@@ -32,7 +40,8 @@ def tagged(
         tags: Name of the column of tags; found if left out.
 
     Raises:
-        InvalidInput: A row with more or fewer tags than words, or only one tag in all.
+        InvalidInput: A row with more or fewer tags than words, a word or tag that is missing, or
+            no tag that is part of a span.
         UnknownName: There is no such column, or a tag that no training row has.
     """
     names: list[str] | None = None
@@ -83,9 +92,25 @@ def _columns(
                 next_step="correct the row, or name other columns (tokens_column, tags_column)",
             )
     declared = _declared(rows.features[tag_column])
+    for row, (a, b) in enumerate(zip(words, found, strict=True)):
+        wrong = [word for word in a if not isinstance(word, str)]
+        wrong += [tag for tag in b if not _is_tag(tag, declared)]
+        if wrong:
+            raise InvalidInput(
+                f"row {row} of {source} lacks a word or a tag",
+                received=repr(wrong[0]),
+                allowed="texts, and for tags the numbers of declared classes",
+                next_step="correct or remove the row",
+            )
     if declared:
         found = [[declared[tag] for tag in each] for each in found]
     return words, [[str(tag) for tag in each] for each in found]
+
+
+def _is_tag(value: Any, declared: Sequence[str] | None) -> bool:
+    if declared:
+        return isinstance(value, int) and 0 <= value < len(declared)
+    return bool(value.strip()) if isinstance(value, str) else type(value) is int
 
 
 def _declared(feature: Any) -> Sequence[str] | None:
@@ -113,14 +138,14 @@ def _repair(tags: list[list[str]]) -> list[int]:
     Returns:
         The row of each span that did not. BIOES says more, and is left as it is.
     """
-    if any(tag[:2] in ("E-", "S-", "L-", "U-") for each in tags for tag in each):
+    if any(split_tag(tag)[0] in "ESLU" for each in tags for tag in each):
         return []
     broken = []
     for row, each in enumerate(tags):
         for i, tag in enumerate(each):
-            before = each[i - 1] if i else OUTSIDE
-            if tag.startswith("I-") and before[2:] != tag[2:]:
-                each[i] = f"B-{tag[2:]}"
+            position, kind = split_tag(tag)
+            if position == "I" and split_tag(each[i - 1] if i else OUTSIDE)[1] != kind:
+                each[i] = f"B{tag[1:]}"
                 broken.append(row)
     return broken
 
@@ -131,6 +156,13 @@ def _names(tags: list[list[str]], source: str) -> list[str]:
         raise InvalidInput(
             f"no word of the training rows of {source} has a tag but {OUTSIDE}",
             next_step="name another column (--task.tags-column)",
+        )
+    if not any(split_tag(tag)[1] for tag in found):
+        raise InvalidInput(
+            f"no tag of the training rows of {source} is part of a span, so there is none to find",
+            received=", ".join(found[:8]),
+            allowed="B-person, I-person and the like; numbers only where their names are declared",
+            next_step="write the tags in BIO, or name another column (--task.tags-column)",
         )
     return [OUTSIDE, *found]
 

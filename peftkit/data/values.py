@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.data.columns import Columns, find_text_columns
-from peftkit.data.labels import check_texts
+from peftkit.data.labels import require_texts
 from peftkit.data.splits import Splits, values_of
 from peftkit.errors import InvalidInput, UnknownName
 
@@ -91,7 +91,6 @@ def valued(
             rows, are all the same; see also `find_value_column` and `find_text_columns`.
     """
     columns = value_columns(splits.train, text, second, label)
-    check_texts(splits, columns)
     parts, notes = {}, list(splits.notes)
     for name, part in splits.parts().items():
         where = f"the {name} split of {splits.source}"
@@ -127,6 +126,7 @@ def known_values(rows: Dataset, columns: Columns, *, source: str) -> Dataset:
     import numpy as np
     import pyarrow as pa
 
+    require_texts(rows, columns, source)
     numbers = _numbers(rows, columns.label)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):

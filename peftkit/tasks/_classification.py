@@ -69,6 +69,8 @@ class Classification(Task):
         return self.texts(rows)
 
     def load(self, *, seed: int, progress: Progress | None = None) -> TaskData:
+        import numpy as np
+
         from peftkit.data import flip_labels, subset
 
         splits = self.splits(progress, self.find_label)
@@ -80,9 +82,15 @@ class Classification(Task):
         notes = list(splits.notes)
         notes += self.check({**splits.parts(), "train": train}, drawn, progress)
         if self.label_noise:
-            noisy = flip_labels(train["label"][:], len(names), self.label_noise, seed)
+            labels = train["label"][:]
+            # A row is called by its turn in the subsets, so that all sizes treat it alike.
+            turns = np.argsort(subset(labels, len(labels), seed)).tolist()
+            noisy = flip_labels(
+                labels, len(names), self.label_noise, seed, rows=turns if drawn is None else None
+            )
             train = train.remove_columns("label").add_column("label", noisy)
-            notes.append(f"{self.label_noise:.0%} of the training labels are wrong on purpose")
+            wrong = sum(a != b for a, b in zip(labels, noisy, strict=True))
+            notes.append(f"{wrong} of {len(labels)} training labels are wrong on purpose")
         counts = Counter(splits.test["label"][:])
         return TaskData(
             train=train,
@@ -100,7 +108,7 @@ class Classification(Task):
 
         weight = None
         if self.class_weights == "balanced":
-            counts, classes = Counter(data.train["label"][:]), range(len(data.labels))
+            counts, classes = data.label_counts, range(len(data.labels))
             share = [len(classes) * counts[c] / len(data.train) for c in classes]
             weight = torch.tensor([1 / s if s else 0.0 for s in share], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight)

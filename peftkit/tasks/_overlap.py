@@ -91,6 +91,17 @@ def rouge(predicted: str, references: Sequence[str]) -> dict[str, float]:
     return {name: 100 * float(found[name].fmeasure) for name in ROUGE}
 
 
+def rouge_remarks(references: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Notes on whether ROUGE can read the references: it knows letters from a to z, and digits."""
+    unread = sum(not any(re.search("[a-z0-9]", t.lower()) for t in each) for each in references)
+    if not unread:
+        return ()
+    return (
+        f"{unread} of {len(references)} references have no letter from a to z, which are all that "
+        "ROUGE reads: they score 0 whatever is written",
+    )
+
+
 @cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer

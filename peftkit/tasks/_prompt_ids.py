@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from peftkit.backbones import LoadedBackbone
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,10 @@ def last_of(prompt: list[int], room: int, tokenizer: Any) -> list[int]:
         return prompt
     first = prompt[:1] if prompt[0] == tokenizer.bos_token_id else []
     return first + prompt[len(prompt) - room + len(first) :]
+
+
+def ends_of(tokenizer: Any, backbone: LoadedBackbone) -> list[int]:
+    """Ids that end what a decoder writes: what it is taught here, and what it was taught before."""
+    own = backbone.model.generation_config.eos_token_id
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    return sorted({tokenizer.eos_token_id, *own} - {None})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
-from peftkit.tasks._prompt_ids import Continued, chat_ids, cut_to, last_of, plain_ids
+from peftkit.tasks._prompt_ids import Continued, chat_ids, cut_to, ends_of, last_of, plain_ids
 from peftkit.tasks._task import Example, Reads, Task, TaskData
 
 if TYPE_CHECKING:
@@ -154,10 +154,8 @@ class PromptedTask(Task):
         return prompt if prompt[-1:].isspace() else f"{prompt}\n"
 
     def _chat_template(self, backbone: LoadedBackbone) -> str:
-        if self.chat_template == PLAIN:
-            return _PLAIN_TEMPLATE
         if self.chat_template != OWN:
-            return Path(str(self.chat_template)).read_text(encoding="utf-8")
+            return str(template_named(self.chat_template))
         if backbone.processor.chat_template is None:
             raise InvalidInput(
                 f"the tokenizer of {backbone.location.name} has no chat template",
@@ -194,14 +192,12 @@ class PromptedTask(Task):
         if not prompts:
             return []
         tokenizer = backbone.processor
-        ends = backbone.model.generation_config.eos_token_id or []
-        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         written = generate(
             model, prompts, pad=tokenizer.pad_token_id,
             options={
                 "max_new_tokens": self.max_new_tokens,
                 "pad_token_id": tokenizer.pad_token_id,
-                "eos_token_id": sorted(ends),
+                "eos_token_id": ends_of(tokenizer, backbone),
             },
             **options,
         )  # fmt: skip
@@ -220,6 +216,13 @@ class PromptedTask(Task):
         example["_asked"] = last_of(each.prompt, room, tokenizer)
         if len(each.prompt) > room:
             example["_cut"] = (*example["_cut"], "asked")
+
+
+def template_named(name: str | None) -> str | None:
+    """The Jinja template that `chat_template` names, unless that is the tokenizer's own."""
+    if name == PLAIN:
+        return _PLAIN_TEMPLATE
+    return None if name is None else Path(name).read_text(encoding="utf-8")
 
 
 def token_nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Spans in tagged words, and their exact-match scores.
 
 Tags are `O`, or a position and a type: `B-person`, `I-person` (BIO), and also `E-`, `S-` (BIOES) or
-`L-`, `U-` (BILOU). Two readings, as in seqeval:
+`L-`, `U-` (BILOU). A position alone (`B`, `I`) is of the type `_`. Two readings, as in seqeval:
 
 - *default* is that of the CoNLL-2003 script: a span ends where the type changes or a new span
   begins, so an `I-` without a `B-` before it begins one too;
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from peftkit.data.tags import split_tag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,19 +39,14 @@ def spans(tags: Sequence[str], *, strict: bool = False, scheme: str = "BIO") -> 
 
 def scheme_of(tags: Sequence[str]) -> str:
     """Return "BIOES" if any tag says that a span ends or is single, else "BIO"."""
-    return "BIOES" if {tag[:1] for tag in tags if "-" in tag} & (_SINGLE | _LAST) else "BIO"
-
-
-def _split(tag: str) -> tuple[str, str]:
-    position, _, kind = tag.partition("-")
-    return (position, kind) if kind else ("O", "")
+    return "BIOES" if {split_tag(tag)[0] for tag in tags} & (_SINGLE | _LAST) else "BIO"
 
 
 def _default(tags: Sequence[str]) -> set[Span]:
     found: set[Span] = set()
     start, before, kind = 0, "O", ""
     for i, tag in enumerate([*tags, "O"]):
-        position, own = _split(tag)
+        position, own = split_tag(tag)
         begins = position in _SINGLE or position == "B" or own != kind or before in _SINGLE | _LAST
         if kind and (position == "O" or begins):
             found.add((kind, start, i))
@@ -64,7 +61,7 @@ def _strict(tags: Sequence[str], scheme: str) -> set[Span]:
     found: set[Span] = set()
     start, kind = 0, ""  # of the span that is open
     for i, tag in enumerate([*tags, "O"]):
-        position, own = _split(tag)
+        position, own = split_tag(tag)
         goes_on = (
             bool(kind) and own == kind and position in {"I", *(_LAST if scheme != "BIO" else ())}
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -52,6 +54,11 @@ class TaskData:
     fingerprint: str
     notes: tuple[str, ...]
     chance: float | None
+
+    @functools.cached_property
+    def label_counts(self) -> Counter[int]:
+        """Training rows of each class, where each row has one."""
+        return Counter(self.train["label"][:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 An encoder-decoder reads the source and writes the target. A decoder reads the source as the
 beginning of a text that goes on with the target. Loss: cross-entropy of the target's tokens.
-Sources and targets beyond their limits are cut.
+Sources and targets beyond their limits are cut, the prompt around a source is not.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from peftkit.bounds import Ge
 from peftkit.errors import InvalidInput
 from peftkit.fields import settle
+from peftkit.tasks._prompt_ids import ends_of
 from peftkit.tasks._task import Example, Predictions, Progress, Reads, Task, TaskData
 
 if TYPE_CHECKING:
@@ -125,12 +127,10 @@ class WrittenTask(Task):
         targets = [each[0] for each in rows["targets"][:]]
         written = self._target_ids(targets, backbone)
         if backbone.model.config.is_encoder_decoder:
-            sources = backbone.processor(
-                self._prompts(rows, "{source}"), truncation=True, max_length=max_length
-            )
+            sources = self._source_ids(rows, "{source}", backbone.processor, max_length)
             return [
                 {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
-                for ids, labels in zip(sources["input_ids"], written, strict=True)
+                for ids, labels in zip(sources, written, strict=True)
             ]
         room = max_length - self.max_new_tokens
         if room < 8:
@@ -139,17 +139,38 @@ class WrittenTask(Task):
                 received=f"{max_length} tokens in all, {self.max_new_tokens} for the target",
                 next_step="raise --task.max-length, or lower --task.max-new-tokens",
             )
-        sources = backbone.processor(
-            self._prompts(rows, "{source}\n"), truncation=True, max_length=room
-        )
-        return [
-            _continued(ids, labels)
-            for ids, labels in zip(sources["input_ids"], written, strict=True)
-        ]
+        sources = self._source_ids(rows, "{source}\n", backbone.processor, room)
+        return [_continued(ids, labels) for ids, labels in zip(sources, written, strict=True)]
 
-    def _prompts(self, rows: Dataset, usual: str) -> list[str]:
+    def _source_ids(self, rows: Dataset, usual: str, tokenizer: Any, room: int) -> list[list[int]]:
+        """Token ids of the sources as they are posed; of what is too long the source is cut."""
         prompt = self.prompt or usual
-        return [prompt.replace(SOURCE, text) for text in rows["text"][:]]
+        texts = rows["text"][:]
+
+        def ids(texts: list[str], **cut: Any) -> list[list[int]]:
+            posed = [prompt.replace(SOURCE, text) for text in texts]
+            found: list[list[int]] = tokenizer(posed, **cut)["input_ids"]
+            return found
+
+        if prompt.endswith(SOURCE):  # the end of the text is that of the source
+            return ids(texts, truncation=True, max_length=room)
+        found = ids(texts, verbose=False)
+        for row, each in enumerate(found):
+            if len(each) > room:
+                text = texts[row]
+                beginnings = [text[:n] for n in range(len(text))]
+                kept = bisect.bisect_right(beginnings, room, key=lambda some: len(ids([some])[0]))
+                if kept == 0:
+                    raise InvalidInput(
+                        "there is no room for the source within the prompt",
+                        received=f"task.prompt {self.prompt!r}, {room} tokens in all",
+                        next_step="shorten the prompt, or raise --task.max-length",
+                    )
+                while len(each) > room:  # a longer text is seldom fewer tokens
+                    kept -= 1
+                    each = ids([text[:kept]])[0]
+                found[row] = each
+        return found
 
     def _target_ids(self, targets: Sequence[str], backbone: LoadedBackbone) -> list[list[int]]:
         """Token ids of the targets, ended."""
@@ -226,11 +247,14 @@ class WrittenTask(Task):
 
     def _generation(self, backbone: LoadedBackbone) -> dict[str, Any]:
         """Options of transformers' `generate`."""
-        return {
+        options = {
             "max_new_tokens": self.max_new_tokens,
             "num_beams": self.num_beams,
             "pad_token_id": backbone.processor.pad_token_id,
         }
+        if not backbone.model.config.is_encoder_decoder:
+            options["eos_token_id"] = ends_of(self._target_side(backbone), backbone)
+        return options
 
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         references = [list(each) for each in rows["targets"][:]]

@@ -177,7 +177,7 @@ class LanguageModeling(Task):
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         import numpy as np
 
-        sums = np.asarray(outputs)
+        sums = _of_rows(outputs, len(rows))
         kept: Predictions = {
             "item": list(range(len(sums))),
             "nats": [round(float(v), 4) for v in sums[:, 0]],
@@ -205,11 +205,21 @@ class LanguageModeling(Task):
     def answers(self, outputs: Any, rows: Dataset, labels: list[str]) -> list[dict[str, Any]]:
         import numpy as np
 
-        bits = np.asarray(outputs)[:, 0] / np.asarray(outputs)[:, 2] / np.log(2)
         return [
-            {"bits_per_byte": f"{value:.3f}", "text": text}
-            for value, text in zip(bits, rows["text"], strict=True)
+            {"bits_per_byte": f"{nats / size / np.log(2):.3f}" if size else "-", "text": text}
+            for (nats, _, size), text in zip(
+                _of_rows(outputs, len(rows)), rows["text"], strict=True
+            )
         ]
+
+
+def _of_rows(outputs: Any, num_rows: int) -> np.ndarray:
+    """`(rows, 3)`, with 0 for the last ones if nothing of them is predicted, as of one token."""
+    import numpy as np
+
+    sums = np.zeros((num_rows, 3))
+    sums[: len(outputs)] = outputs
+    return sums
 
 
 def _own_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -1,14 +1,15 @@
 """Pronunciation: how a word is spoken, symbol by symbol.
 
-A row: `{"word": "tea", "phonemes": "ti"}`. The metric is the phoneme error rate: insertions,
-deletions and substitutions over the length of the reference, over all rows; lower is better.
-Writing nothing has 1.
+A row: `{"word": "tea", "phonemes": "ti"}`, a letter a phoneme; with spaces between phonemes, as in
+`"T IY"`, what stands between these. The metric is the phoneme error rate: insertions, deletions
+and substitutions over the length of the reference, over all rows; lower is better. Writing nothing
+has 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.tasks._task import Predictions
 from peftkit.tasks._written import WrittenTask
@@ -32,8 +33,10 @@ class Pronunciation(WrittenTask):
     ) -> tuple[Predictions, dict[str, float]]:
         from peftkit.tasks._overlap import edit_distance
 
-        own = ["".join(text.split()) for text in predicted]
-        true = [["".join(each.split()) for each in some] for some in references]
+        spaced = any(" " in each.strip() for some in references for each in some)
+        cut: Any = str.split if spaced else lambda text: list("".join(text.split()))
+        own = [cut(text) for text in predicted]
+        true = [[cut(each) for each in some] for some in references]
         best = [
             min((edit_distance(text, each), len(each)) for each in some)
             for text, some in zip(own, true, strict=True)

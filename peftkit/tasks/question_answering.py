@@ -190,7 +190,8 @@ def _checked(rows: Dataset, source: str) -> Dataset:
     """The three columns, after checking that every answer stands where it says.
 
     Raises:
-        InvalidInput: A column is missing, or an answer is not in its context.
+        InvalidInput: A column is missing, a row is not as in SQuAD, or an answer is not in its
+            context.
     """
     missing = [name for name in COLUMNS if name not in rows.column_names]
     if missing:
@@ -201,7 +202,16 @@ def _checked(rows: Dataset, source: str) -> Dataset:
             next_step="rename the columns",
         )
     rows = rows.select_columns(list(COLUMNS))
-    for row, (context, answers) in enumerate(zip(rows["context"], rows["answers"], strict=True)):
+    columns = (rows[name][:] for name in COLUMNS)
+    for row, (question, context, answers) in enumerate(zip(*columns, strict=True)):
+        if not (isinstance(question, str) and isinstance(context, str) and _are_answers(answers)):
+            raise InvalidInput(
+                f"row {row} of {source} is not as in SQuAD",
+                received=f"{question!r:.40}, {context!r:.40}, {answers!r:.80}",
+                allowed='two texts, and answers: {"text": ["..."], "answer_start": [17]}, both '
+                "lists empty where there is no answer",
+                next_step="correct or remove the row (CSV files cannot hold answers)",
+            )
         for text, start in zip(answers["text"], answers["answer_start"], strict=True):
             if context[start : start + len(text)] != text:
                 raise InvalidInput(
@@ -211,6 +221,16 @@ def _checked(rows: Dataset, source: str) -> Dataset:
                     next_step="correct or remove the row",
                 )
     return rows
+
+
+def _are_answers(value: Any) -> bool:
+    """Whether a value is a list of texts and, as long, one of where they begin."""
+    if not isinstance(value, Mapping):
+        return False
+    texts, starts = value.get("text"), value.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return False
+    return all(isinstance(text, str) for text in texts) and all(type(n) is int for n in starts)
 
 
 def _target(answers: Mapping[str, Any], spans: Sequence[tuple[int, int] | None]) -> tuple[int, int]:

@@ -37,13 +37,14 @@ class Summarization(WrittenTask):
     def _known(self, rows: Dataset) -> tuple[str, ...]:
         import numpy as np
 
-        from peftkit.tasks._overlap import rouge
+        from peftkit.tasks._overlap import rouge, rouge_remarks
 
         lead = [
             rouge(lead_sentences(text), true)["rougeL"]
             for text, true in zip(rows["text"][:], rows["targets"][:], strict=True)
         ]
-        return (f"lead-3 (the first three sentences): rougeL {np.mean(lead):.1f}",)
+        said = f"lead-3 (the first three sentences): rougeL {np.mean(lead):.1f}"
+        return (said, *rouge_remarks(rows["targets"][:]))
 
     def measure(
         self, predicted: list[str], references: list[list[str]]

@@ -85,10 +85,12 @@ class TokenClassification(Task):
         if len(rows) == 0:
             return []
         tokenizer = backbone.processor
-        encoded = tokenizer(
-            [words or [""] for words in rows["tokens"][:]],
-            is_split_into_words=True, truncation=True, max_length=max_length, padding=False,
-        )  # fmt: skip
+        cut = {"is_split_into_words": True, "truncation": True, "max_length": max_length}
+        texts = [words or [""] for words in rows["tokens"][:]]
+        encoded = tokenizer(texts, padding=False, **cut)
+        lost = [_stand_in(texts, i, encoded.word_ids(i), tokenizer) for i in range(len(texts))]
+        if any(lost):
+            encoded = tokenizer(texts, padding=False, **cut)
         columns = [name for name in encoded if name in tokenizer.model_input_names]
         examples = []
         for i, tags in enumerate(rows["label"][:]):
@@ -163,6 +165,24 @@ class TokenClassification(Task):
             ]
             found.append({"entities": entities, "text": " ".join(words)})
         return found
+
+
+def _stand_in(
+    texts: list[list[str]], row: int, words: Sequence[int | None], tokenizer: Any
+) -> bool:
+    """Put the unknown token in the place of words that have no token, such as a zero-width joiner.
+
+    Else the answers of the words behind them would count for these.
+
+    Returns:
+        Whether there were any before the last word that is read.
+    """
+    read = {word for word in words if word is not None}
+    lost = set(range(max(read, default=0))) - read
+    if lost:
+        unknown = tokenizer.unk_token or "?"
+        texts[row] = [unknown if i in lost else word for i, word in enumerate(texts[row])]
+    return bool(lost)
 
 
 def _metrics(
