@@ -84,6 +84,8 @@ def _compared(name: str, found: Comparison, *, bound: bool) -> list[tuple[str, s
     """The lines of one comparison."""
     whole = found.to_dict()
     allowed = f" (bound {whole['tolerance']:.2g})" if bound else " (no bound)"
+    if found.kept is not None:
+        allowed += f", {quantities.percent(found.kept)} of what the adapter does"
     same = found.agreement
     lines = [
         (

@@ -34,13 +34,11 @@ def fold(model: Any) -> Any:
     for name, module in list(base.named_modules(remove_duplicate=False)):
         parent, _, own = name.rpartition(".")
         if isinstance(module, BaseTunerLayer):
-            if not hasattr(module, "merge"):
-                raise _unmergeable(name, module)
             if module.merged_adapters:  # PEFT would warn, and leave the weights as they are
                 raise Unsupported(
                     f"{name} has its adapter merged already. Next: unmerge_adapter() first."
                 )
-            module.merge(safe_merge=True)
+            merge_layer(name, module)
             setattr(base.get_submodule(parent), own, module.get_base_layer())
         elif isinstance(module, ModulesToSaveWrapper):
             trained = module.modules_to_save[module.active_adapters[0]]
@@ -52,5 +50,18 @@ def fold(model: Any) -> Any:
     return base
 
 
-def _unmergeable(name: str, module: Any) -> Unsupported:
-    return Unsupported(f"{type(module).__name__} at {name} cannot be merged. {_ELSEWISE}")
+def merge_layer(name: str, layer: Any) -> None:
+    """Let PEFT merge one layer.
+
+    Raises:
+        Unsupported: It cannot, and says why.
+    """
+    try:
+        layer.merge(safe_merge=True)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise _unmergeable(name, layer, str(error).partition("\n")[0]) from error
+
+
+def _unmergeable(name: str, module: Any, why: str = "") -> Unsupported:
+    said = f" ({why.rstrip('.')})" if why else ""
+    return Unsupported(f"{type(module).__name__} at {name} cannot be merged{said}. {_ELSEWISE}")

@@ -74,27 +74,57 @@ def observe(saved: SavedRun, rows: Dataset) -> Observed:
         saved: The model; its weights are float32 afterwards, but for packed ones.
         rows: As the task reads them.
     """
-    import torch
-
     predictor: Any = saved.predictor
     bench, model = predictor.bench, predictor.model
     _, metrics = saved.recipe.task.score(predictor.outputs(rows), rows)
     _to_float32(model)
-    examples = bench.encode(rows)
-    batches = list(_batches(bench, model, examples))
-    found: dict[int, np.ndarray] = {}
     inside: dict[str, np.ndarray] = {}
-    with torch.inference_mode():
-        for batch in batches:
-            with _watched(bench, model, inside, on=0 in batch):
-                values, inputs, labels = _forward(bench, model, [examples[i] for i in batch])
-            kept = _vectors(bench, values.float().cpu(), inputs, labels, len(batch))
-            found.update(zip(batch, kept, strict=True))
     return Observed(
-        logits=_stacked([found[i] for i in range(len(examples))]),
+        logits=_logits(bench, model, rows, inside),
         metrics={name: float(value) for name, value in metrics.items()},
         inside=inside,
     )
+
+
+def without_adapter(saved: SavedRun, rows: Dataset) -> np.ndarray | None:
+    """The logits of `observe` with the adapter off, its trained head left as it is.
+
+    Args:
+        saved: As `observe` left it.
+        rows: As the task reads them.
+
+    Returns:
+        `(vectors, classes)`; None where no layer has an adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    predictor: Any = saved.predictor
+    layers = [m for m in predictor.model.modules() if isinstance(m, BaseTunerLayer)]
+    if not layers:
+        return None
+    for layer in layers:
+        layer.enable_adapters(False)
+    bare = _logits(predictor.bench, predictor.model, rows)
+    for layer in layers:
+        layer.enable_adapters(True)
+    return bare
+
+
+def _logits(
+    bench: Any, model: Any, rows: Dataset, inside: dict[str, np.ndarray] | None = None
+) -> np.ndarray:
+    """Logits of all rows, `(vectors, classes)`; what layers put out goes into `inside`."""
+    import torch
+
+    examples = bench.encode(rows)
+    found: dict[int, np.ndarray] = {}
+    with torch.inference_mode():
+        for batch in list(_batches(bench, model, examples)):
+            with _watched(bench, model, inside if 0 in batch else None):
+                values, inputs, labels = _forward(bench, model, [examples[i] for i in batch])
+            kept = _vectors(bench, values.float().cpu(), inputs, labels, len(batch))
+            found.update(zip(batch, kept, strict=True))
+    return _stacked([found[i] for i in range(len(examples))])
 
 
 def _to_float32(model: Any) -> None:
@@ -176,8 +206,8 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
 
 
 @contextmanager
-def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray], *, on: bool) -> Iterator[None]:
-    """Note the last places of what layers put out for the first rows, while a batch runs."""
+def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray] | None) -> Iterator[None]:
+    """Note in `inside` the last places of what layers put out, while a batch runs."""
     layers, whole = bench.backbone.layers, bench.backbone.model
     output = whole.get_output_embeddings()
     last = [
@@ -189,12 +219,12 @@ def _watched(bench: Any, model: Any, inside: dict[str, np.ndarray], *, on: bool)
     def watch(name: str) -> Any:
         def hook(module: Any, args: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
-            if name not in inside and hasattr(first, "ndim"):
+            if inside is not None and name not in inside and hasattr(first, "ndim"):
                 inside[name] = first[:ROWS_INSIDE, -PLACES:].float().cpu().numpy()
 
         return hook
 
-    if on:
+    if inside is not None:
         handles = [whole.get_submodule(n).register_forward_hook(watch(n)) for n in names]
     try:
         yield

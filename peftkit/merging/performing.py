@@ -1,20 +1,22 @@
 """A run's adapter merged into its base, from request to verified folder.
 
-1. The adapted model says what it says of some validation rows.
+1. The adapted model says what it says of some validation rows, with its adapter and without.
 2. The merged model is written into a folder beside the target.
 3. A fresh process loads that folder and says the same, or not.
 4. Only then does the folder get its name; else it is deleted.
 
 Where the base was quantised, merged weights are compared twice: with the adapter, unmerged, on the
-dense weights of the route taken, which tells whether the merge is right; and with the model as it
-was trained, which tells what the route costs. int8 layers round what they read, too, so only nf4
-and fp4 layers compute exactly what their weights stand for.
+dense weights of the route taken, which tells whether the merge is right (before they are packed
+again, where they are); and with the model as it was trained, which tells what the route costs. int8
+layers round what they read, too, so only nf4 and fp4 layers compute exactly what their weights
+stand for.
 
 One model is in memory at a time, in float32; writing takes less, see `peftkit.merging.shards`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from peftkit.placing import require_room, whole_folder
 from peftkit.verification import tolerance
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
     from peftkit.merging.comparing import Comparison
@@ -105,7 +108,7 @@ def merge_run(
     """
     from peftkit.backbones import unlike_stock
     from peftkit.merging.check import check
-    from peftkit.merging.observing import observe
+    from peftkit.merging.observing import observe, without_adapter
     from peftkit.saved import load_run
 
     request = check_request(
@@ -120,12 +123,13 @@ def merge_run(
     reads = unlike_stock(predictor.bench.backbone)
     rows = validation_rows(saved, num_rows)
     adapted = observe(saved, rows)
+    bare = without_adapter(saved, rows)
     clock.lap("verify")
     with whole_folder(request.out) as folder:
-        unmerged = write_merged(saved, request, folder, rows)
+        unmerged = write_merged(saved, request, folder, rows, bare)
         clock.lap("merge")
         merged = check(folder, rows, fresh=fresh_process)
-        to_adapted, to_unmerged = _judge(request, adapted, unmerged, merged)
+        to_adapted, to_unmerged = _judge(request, adapted, unmerged, merged, bare)
         clock.lap("verify")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         done = Merged(
@@ -155,7 +159,9 @@ def validation_rows(saved: SavedRun, count: int) -> Dataset:
     return data.validation.select(range(min(count, len(data.validation))))
 
 
-def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset) -> Observed | None:
+def write_merged(
+    saved: SavedRun, request: Request, folder: Path, rows: Dataset, bare: np.ndarray | None = None
+) -> Observed | None:
     """Write the merged model with all that goes with it.
 
     Args:
@@ -163,11 +169,16 @@ def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset)
         request: What is asked for.
         folder: Where to.
         rows: Those of the verification.
+        bare: What the model says without its adapter.
 
     Returns:
         What the adapter said, unmerged, on the dense weights of the route; None for plain bases,
-        where the adapted model says it.
+        where the adapted model says it, and where merged weights are packed again.
+
+    Raises:
+        VerificationFailed: Weights to be packed again are not the adapted ones.
     """
+    from peftkit.merging.comparing import compare_observed
     from peftkit.merging.describing import settle_config, write_beside
     from peftkit.merging.observing import observe
     from peftkit.merging.shards import plan_shards, write_shards
@@ -185,34 +196,58 @@ def write_merged(saved: SavedRun, request: Request, folder: Path, rows: Dataset)
         settle_config(folder, base)
         return None
     dense = dense_run(saved, request.run, weights)
-    unmerged = observe(dense, rows) if request.base in ("dequantized", "original") else None
-    write_whole(dense, request, folder)
+    weights.clear()
+    unmerged = observe(dense, rows) if request.base != "plain" else None
+
+    def prove(folded: SavedRun) -> None:  # packed weights are near anything
+        if unmerged is not None:
+            found = compare_observed(unmerged, observe(folded, rows), request.dtype, bare)
+            _require(found, request)
+
+    write_whole(dense, request, folder, before_packing=prove)
     settle_config(folder, base)
-    return unmerged
+    return None if request.base == "requantized" else unmerged
 
 
 def _judge(
-    request: Request, adapted: Observed, unmerged: Observed | None, merged: Observed
+    request: Request,
+    adapted: Observed,
+    unmerged: Observed | None,
+    merged: Observed,
+    bare: np.ndarray | None,
 ) -> tuple[Comparison, Comparison | None]:
     """Compare, and raise where rounding does not explain the difference."""
     from peftkit.merging.comparing import compare_observed
 
     trained = str(request.manifest["recipe"]["backbone"].get("dtype") or "float32")
     coarser = max(request.dtype, trained, key=tolerance)
-    to_adapted = compare_observed(adapted, merged, coarser)
-    to_unmerged = compare_observed(unmerged, merged, request.dtype) if unmerged else None
-    binding = [to_unmerged] if to_unmerged else []
-    for found in [*binding, *([to_adapted] if _is_exact(request) else [])]:
-        if not found.holds:
-            raise VerificationFailed(
-                "the merged model is not the adapted one: logits differ by up to "
-                f"{found.agreement.largest_difference:.3g} where rounding to {found.dtype} "
-                f"explains {found.to_dict()['tolerance']:.3g}; the first layer that differs is "
-                f"{found.first or 'behind the last that was looked at'}. {request.out} was not "
-                "written. Next: try --dtype float32, or export to onnx, which takes the adapter "
-                "unmerged where it has to; and report this with what `peftkit doctor` prints."
-            )
+    to_adapted = compare_observed(adapted, merged, coarser, bare)
+    to_unmerged = compare_observed(unmerged, merged, request.dtype, bare) if unmerged else None
+    if to_unmerged:
+        _require(to_unmerged, request)
+    if _is_exact(request):
+        _require(to_adapted, request)
+    if not math.isfinite(to_adapted.agreement.largest_difference):
+        raise VerificationFailed(
+            f"the merged model yields no numbers on some rows. {request.out} was not written. "
+            "Next: try another --base or --dtype float32."
+        )
     return to_adapted, to_unmerged
+
+
+def _require(found: Comparison, request: Request) -> None:
+    """Raise where rounding does not explain the difference, or the adapter is as good as gone."""
+    if found.holds:
+        return
+    kept = "" if found.kept is None else f", with {found.kept:.0%} of what the adapter does"
+    raise VerificationFailed(
+        "the merged model is not the adapted one: logits differ by up to "
+        f"{found.agreement.largest_difference:.3g}{kept}, where rounding to {found.dtype} explains "
+        f"{found.to_dict()['tolerance']:.3g}; the first layer that differs is "
+        f"{found.first or 'behind the last that was looked at'}. {request.out} was not written. "
+        "Next: try --dtype float32, or export to onnx, which takes the adapter unmerged where it "
+        "has to; and report this with what `peftkit doctor` prints."
+    )
 
 
 def _is_exact(request: Request) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import Unsupported
+from peftkit.merging.folding import merge_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -204,7 +205,7 @@ def _fold_layer(plan: Plan, name: str, layer: Any) -> Iterator[tuple[str, torch.
     for part in own:
         value = _read(plan, f"{name}.{part}").float()
         setattr(inner, part, nn.Parameter(value, requires_grad=False))
-    layer.merge(safe_merge=True)
+    merge_layer(name, layer)
     for part in own:
         yield f"{name}.{part}", getattr(inner, part).data
         setattr(inner, part, None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.merging.folding import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import torch
@@ -73,8 +73,19 @@ def dense_run(run: SavedRun, folder: Path, weights: Mapping[str, torch.Tensor]) 
     return SavedRun(recipe=recipe, labels=run.labels, predictor=predictor)
 
 
-def write_whole(dense: SavedRun, request: Request, folder: Path) -> None:
+def write_whole(
+    dense: SavedRun,
+    request: Request,
+    folder: Path,
+    before_packing: Callable[[SavedRun], None] = lambda folded: None,
+) -> None:
     """Fold the adapter of `dense_run` and write the model to `folder`, in place of both.
+
+    Args:
+        dense: The run.
+        request: What is asked for.
+        folder: Where to.
+        before_packing: Shown the folded model where its weights will be packed again.
 
     Raises:
         Unsupported: A part of the adapter has no place in the backbone's weights.
@@ -91,6 +102,8 @@ def write_whole(dense: SavedRun, request: Request, folder: Path) -> None:
     else:
         plain = folder / "plain"
         merged.save_pretrained(plain)
+        predictor.model = merged
+        before_packing(dense)
         _pack(bench, request, plain, folder)
 
 

@@ -307,6 +307,33 @@ def test_a_fault_in_the_sum_is_caught(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({"dtype": "bfloat16"}, {}),
+        ({"base": "requantized"}, {"quantization": "nf4"}),
+        ({"base": "requantized"}, {"quantization": "int8"}),
+    ],
+    ids=["bfloat16", "nf4", "int8"],
+)
+def test_a_merge_of_nothing_is_caught_where_weights_are_rounded(
+    left: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str], settings: dict[str, str],
+) -> None:  # fmt: skip
+    """Rounding to bfloat16 may move a logit further than the whole adapter does."""
+    from peft.tuners.lora import layer
+
+    run = left("lora", "llama", **settings)
+    kept = here(run, tmp_path / "right", **options)
+    update = layer.Linear.get_delta_weight
+    monkeypatch.setattr(layer.Linear, "get_delta_weight", lambda s, a: 0.0 * update(s, a))
+
+    with pytest.raises(VerificationFailed, match=r"with -?\d% of what the adapter does"):
+        here(run, tmp_path / "merged", **options)
+    assert kept.to_adapted.kept == pytest.approx(1.0, abs=0.4)  # of 12 rows, in 4 bits
+    assert not (tmp_path / "merged").exists()
+
+
 @pytest.fixture
 def writer(make_bench: Callable[..., Any], tmp_path: Path) -> Path:
     """A run of a language model whose output layer is its embeddings."""
