@@ -9,10 +9,12 @@ but text. The words of every message are our own.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
+import json
 import operator
 import os
 import re
@@ -169,6 +171,9 @@ def describe(hint: Any, *, short: bool = False) -> str:
         items = dict.fromkeys(describe(a, short=True) for a in arguments if a is not Ellipsis)
         plural = [f"{item}s" if item in ("integer", "number") else item for item in items]
         return f"{'' if short else 'a '}list of {', '.join(plural)}"
+    if origin is dict:
+        key, value = (describe(a, short=True) for a in arguments)
+        return f"a mapping, {{{key}: {value}, ...}}"
     phrase = _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
     return phrase.removeprefix("an ").removeprefix("a ") if short else phrase
 
@@ -225,6 +230,9 @@ def _readings(value: object) -> Iterator[object]:
         typed = isinstance(value, Typed)
         if typed and text.lower() in ("none", "null"):
             yield None
+        if typed and text.lstrip().startswith("{"):  # JSON, for what is a mapping
+            with contextlib.suppress(ValueError):
+                yield json.loads(text)
         if typed and "," in text:
             yield from _split(text)
         yield text

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from peftkit.record import CONTINUED
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -15,8 +18,9 @@ if TYPE_CHECKING:
 
 
 EARLIER = (
-    "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "1_Pooling/config.json",
-    "vocabulary.json", "tfidf.npz", "backbone/*", "shots.parquet",
+    "adapter_config.json", "config.json", "generation_config.json", "*.safetensors",
+    "*.safetensors.index.json", "1_Pooling", "vocabulary.json", "tfidf.npz", CONTINUED,
+    "shots.parquet",
 )  # fmt: skip
 SHOTS = "shots.parquet"  # training rows that stand before each prompt
 
@@ -55,7 +59,10 @@ def clear_earlier(folder: Path) -> None:
     if (folder / MANIFEST).is_file():  # else the files are none of peftkit's
         for pattern in EARLIER:
             for path in folder.glob(pattern):
-                path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 @dataclass(kw_only=True)

@@ -88,6 +88,7 @@ class Trained:
         history: Logged points.
         best_step: Step whose state was kept, if the best was asked for.
         memory: What tensors took in the step with the largest batch.
+        resumed_at: Step of the checkpoint that it went on from; none: it began anew.
     """
 
     steps: int = 0
@@ -96,6 +97,7 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     memory: Counted | None = None
+    resumed_at: int | None = None
 
 
 def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int,
@@ -152,6 +154,7 @@ def train(model: nn.Module, schedule: Schedule, training: Training, *, seed: int
         history=history,
         best_step=watch.best_step if training.keep_best else None,
         memory=memory.counted,
+        resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else None,
     )
 
 
@@ -206,7 +209,7 @@ def _arguments(
         **checkpointed,
         learning_rate=learning_rate,
         lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
-        warmup_steps=math.ceil(training.warmup * num_steps),
+        warmup_steps=min(math.ceil(training.warmup * num_steps), num_steps - 1),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         optim=OPTIMIZERS.get(training.optimizer, training.optimizer),
@@ -248,14 +251,16 @@ class _Trainer(Trainer):
             for parameter in group["params"]:
                 kinds.setdefault(factors[id(parameter)], []).append(parameter)
             rate, options = group["lr"], {k: v for k, v in group.items() if k != "params"}
-            # The method's own rate first: it is the one that is logged.
-            ordered = sorted(kinds.items(), key=lambda kind: kind[0] != 1.0)
-            for number, (factor, parameters) in enumerate(ordered):
+            for number, (factor, parameters) in enumerate(kinds.items()):
                 if number == 0:
                     group["params"], group["lr"] = parameters, rate * factor
                 else:
                     added = {**options, "params": parameters, "lr": rate * factor}
                     optimizer.add_param_group(added)
+        # The method's own rate first: it is the one that is logged.
+        optimizer.param_groups.sort(
+            key=lambda group: not any(factors[id(p)] == 1.0 for p in group["params"])
+        )
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:

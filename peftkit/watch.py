@@ -84,6 +84,8 @@ class Watch(TrainerCallback):
         """Keep what was best so far beside the checkpoint, so that a resumed run knows it."""
         if not state.is_world_process_zero:
             return
+        if control.should_training_stop and state.global_step < self.num_steps:
+            return  # out of patience: whoever resumes from here would train on
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self.best_state:
             save_file(self.best_state, folder / "best.safetensors")

@@ -330,10 +330,13 @@ class Workbench:
             )
         head_rate = self.head_learning_rate(rate)
         # A probe is a head and nothing else; its own rate is only what somebody asked for.
-        all_head = examples is not None and self.recipe.training.learning_rate is None
+        probe = examples is not None or self.recipe.method.rung == "head"
+        asked = self.recipe.training.learning_rate is not None
 
         def factor(name: str) -> float:
-            if all_head or self.in_head(name):
+            if probe:
+                return 1.0 if asked else head_rate / rate
+            if self.in_head(name):
                 return head_rate / rate
             return self.recipe.method.rate_factor(name)
 
@@ -361,6 +364,11 @@ class Workbench:
         self.trained = train(
             model, schedule, self.recipe.training, seed=self.recipe.seed, learning_rate=rate
         )
+        if self.trained.resumed_at:
+            self.notes.append(
+                f"training was resumed at step {self.trained.resumed_at}: its time and energy are "
+                "those of the steps behind it, examples and tokens those of all"
+            )
 
     def _note_starts(self, rows: Sequence[Example], model: nn.Module) -> None:
         """Of all rows, before training; only what is of the training rows counts as training."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from peftkit import Recipe
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
+from peftkit.fields import Typed
 from peftkit.methods._passthrough import peft_methods
 from peftkit.seeds import seeded
 
@@ -200,6 +201,46 @@ def test_options_are_passed_through_and_come_back() -> None:
         recipe.override({"method.rr": 7})
     with pytest.raises(UnknownName, match="peft:vera"):
         Recipe(method="peft:verra", task="pydocs/library")
+
+
+def test_ln_tuning_trains_norms(make_bench: Callable[..., Any]) -> None:
+    def trained(method: Any) -> set[str]:
+        bench = make_bench(method)
+        model = bench.attach(bench.recipe.method)
+        names = [n for n, p in model.named_parameters() if p.requires_grad]
+        return {n.rpartition("LayerNorm")[1] for n in names if not bench.in_head(n)}
+
+    assert trained("peft:ln_tuning") == {"LayerNorm"}
+    with pytest.raises(InvalidInput, match="no normalisation layer"):
+        trained({"name": "peft:ln_tuning", "target_modules": ["query"]})
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "words"),
+    [
+        ({"name": "peft:lora", "layers_to_transform": [0]}, InvalidInput, "has no effect"),
+        ({"name": "lora", "targets": []}, InvalidInput, "no layers are named"),
+        ({"name": "peft:vera", "r": 0}, Unsupported, "does not put vera"),
+        ({"name": "lora", "rank_pattern": {"qury": 4}}, InvalidInput, "a layer that is not"),
+        ({"name": "lora", "init": "pissa", "rank": 64}, InvalidInput, "a rank up to 32"),
+    ],
+)
+def test_options_that_would_do_nothing_or_fail_are_refused(
+    make_bench: Callable[..., Any], method: Any, error: type[Exception], words: str
+) -> None:
+    bench = make_bench(method)
+    with pytest.raises(error, match=words):
+        bench.recipe.method.fit(bench)
+
+
+def test_a_mapping_is_given_as_json_on_the_command_line() -> None:
+    typed = Recipe(method="lora", task="pydocs/library").override(
+        {"method.rank_pattern": Typed('{"query": 4}')}
+    )
+
+    assert typed.to_dict()["method"]["rank_pattern"] == {"query": 4}
+    with pytest.raises(InvalidInput, match="a mapping"):
+        Recipe(method={"name": "lora", "rank_pattern": {"query": 0}}, task="pydocs/library")
 
 
 def test_targets_are_resolved_in_the_blocks(make_bench: Callable[..., Any]) -> None:

@@ -198,10 +198,19 @@ def test_every_method_runs_and_answers_again_from_its_folder(
     assert (record.backbone["name"] == "none") == (method == "tfidf")
 
 
-@pytest.mark.parametrize(("first", "second"), [("lora", "full"), ("full", "lora"),
-                                               ("linear_probe", "lora")])  # fmt: skip
+CONTINUED = {"name": "continued_pretraining", "steps": 2, "then": "lora"}
+CONTINUED_FULL = {**CONTINUED, "then": "full"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("lora", "full"), ("full", "lora"), ("linear_probe", "lora"), ("full", CONTINUED),
+        (CONTINUED, CONTINUED), (CONTINUED, CONTINUED_FULL), (CONTINUED, "lora"),
+    ],
+)  # fmt: skip
 def test_a_folder_written_again_holds_the_second_run_alone(
-    recipe: Callable[..., Recipe], tmp_path: Path, first: str, second: str
+    recipe: Callable[..., Recipe], tmp_path: Path, first: Any, second: Any
 ) -> None:
     run(recipe(first), tmp_path / "a")
     run(recipe(second, seed=1, learning_rate=0.05), tmp_path / "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 import random
@@ -18,7 +19,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from peftkit.errors import Diverged, InvalidInput
+from peftkit.errors import Diverged, InvalidInput, Unsupported
 from peftkit.order import POOL_BATCHES, batch_order
 from peftkit.seeds import derive, seeded
 from peftkit.settings import Training
@@ -403,6 +404,25 @@ def test_patience_counts_evaluations_without_improvement() -> None:
     assert [p["validation"] for p in done.history if "validation" in p] == values[:4]
 
 
+def test_one_that_ran_out_of_patience_does_not_train_on_when_resumed(tmp_path: Path) -> None:
+    values = [0.4, 0.3, 0.2, 0.9, 0.9, 0.9]
+    options = {"evaluate_every": 2, "patience": 2, "keep_best": True, "save_every": 2}
+    first, done = fit(schedule(validate=scripted(values, []), folder=tmp_path), **options)
+    again = scripted(values[2:], [])  # the same evaluation ends it again
+    second, after = fit(schedule(validate=again, folder=tmp_path), **options)
+
+    assert (done.steps, done.best_step, done.resumed_at) == (6, 2, None)
+    assert (after.steps, after.best_step, after.resumed_at) == (6, 2, 4)
+    assert all(torch.equal(t, first.state_dict()[n]) for n, t in second.state_dict().items())
+
+
+def test_a_single_step_is_taken_at_the_full_rate() -> None:
+    model, _ = fit(steps=1)
+    before, _ = fit(steps=1, warmup=0.0)
+
+    assert all(torch.equal(t, before.state_dict()[n]) for n, t in model.state_dict().items())
+
+
 # ---- stopping and going on
 
 
@@ -448,6 +468,37 @@ def test_a_run_killed_after_a_checkpoint_goes_on_bit_equal(
     assert bench.trained.history == undisturbed.trained.history
     assert bench.trained.best_step == undisturbed.trained.best_step
     assert bench.trained.num_tokens == undisturbed.trained.num_tokens
+    assert any("resumed at step 4" in note for note in bench.notes)
+
+
+@pytest.mark.parametrize("method", ["p_tuning", "peft:p_tuning"])
+def test_checkpoints_that_do_not_hold_everything_are_refused(
+    make_bench: Callable[..., Any], method: str
+) -> None:
+    bench = make_bench(method, save_every=2)
+    with pytest.raises(Unsupported, match=r"leave --training\.save-every out"):
+        bench.recipe.method.fit(bench)
+
+
+def test_the_rate_that_is_logged_is_the_methods_own(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench("bitfit", steps=3, learning_rate=0.003, warmup=0.0, schedule="constant")
+    bench.recipe.method.fit(bench)
+    rates = [point["learning_rate"] for point in bench.trained.history if "learning_rate" in point]
+
+    assert rates == pytest.approx([0.003] * 3)
+
+
+def test_a_probe_of_spans_is_trained_at_the_rate_asked_for(
+    make_bench: Callable[..., Any], asked_folder: Path
+) -> None:
+    task = {"name": "question_answering", "data": str(asked_folder)}
+    found = []
+    for rate in (None, 1e-3, 1e-1):
+        bench = make_bench("linear_probe", task=task, steps=2, learning_rate=rate)
+        model = bench.recipe.method.fit(bench).model
+        found.append(next(p for p in model.parameters() if p.requires_grad))
+
+    assert not torch.equal(found[1], found[2])
 
 
 def test_the_best_state_of_before_the_kill_is_remembered(tmp_path: Path) -> None:
@@ -616,7 +667,7 @@ def test_balanced_class_weights_are_inverse_to_the_shares(make_bench: Callable[.
     """6, 3 and 1 rows: weights 10/18, 10/9 and 10/3, as scikit-learn's "balanced"."""
     bench = make_bench("lora", task={"class_weights": "balanced"})
     rows = Dataset.from_dict({"label": [0] * 6 + [1] * 3 + [2]})
-    data = SimpleNamespace(train=rows, labels=["a", "b", "c"])
+    data = dataclasses.replace(bench.data, train=rows, labels=["a", "b", "c"])
     logits = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.0]])
     labels = torch.tensor([0, 1, 2])
     weights = np.array([10 / 18, 10 / 9, 10 / 3])

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from peftkit.errors import Unsupported
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -143,13 +145,23 @@ def find_layers(model: Any, *, head: Iterable[str]) -> Layers:
         head=head,
         norms=norms,
         final_norms=final,
-        hidden_size=config.hidden_size,
+        hidden_size=_hidden_size(config),
         fixed=tuple(
             name
             for name, _ in model.named_parameters()
             if f".{name}".endswith(tuple(f".{end}" for end in (family.fixed if family else ())))
         ),
     )
+
+
+def _hidden_size(config: Any) -> int:
+    size = getattr(config, "hidden_size", None)
+    if not isinstance(size, int):
+        raise Unsupported(
+            f"{config.model_type} has no one width from its first block to its last, which methods "
+            "and costs are counted by. Next: choose another backbone."
+        )
+    return size
 
 
 def _find_blocks(model: nn.Module, pattern: str | None) -> tuple[str, ...]:

@@ -13,13 +13,17 @@ import importlib.util
 import re
 import typing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
-from peftkit.errors import UnknownName, Unsupported
+from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import prompt_options, resolve_targets, wrap
+from peftkit.methods._peft import prompt_options, refuse_checkpoints, resolve_targets, wrap
 from peftkit.parts import PEFT_PREFIX
+
+if TYPE_CHECKING:
+    from peftkit.predictors import Predictor
+    from peftkit.workbench import Workbench
 
 # Set by peftkit, or about where an adapter came from.
 _NOT_OPTIONS = {
@@ -96,6 +100,7 @@ def method_class(name: str) -> type[Method]:
         namespace={"__module__": __name__},
     )
     cls.__doc__ = f"{name}, through PEFT."
+    cls.works_with_checkpointing = name != "prefix_tuning"  # type: ignore[attr-defined]
     cls.config_class = config_class  # type: ignore[attr-defined]
     return cls
 
@@ -122,12 +127,26 @@ class PeftMethod(Method):
     works_offloaded: ClassVar[bool] = False  # not tried
     config_class: ClassVar[Any]
 
+    def fit(self, bench: Workbench) -> Predictor:
+        name, reshaped = type(self).__name__, getattr(self, "prefix_projection", False)
+        if name == "p_tuning" or reshaped:
+            refuse_checkpoints(bench)
+        return super().fit(bench)
+
     def attach(self, backbone: LoadedBackbone) -> Any:
         name = type(self).__name__
         if name in _NEED_MORE:
             raise Unsupported(f"peft:{name} cannot be trained from a recipe: {_NEED_MORE[name]}")
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if "target_modules" in options:
+        if options.get("layers_to_transform") is not None:
+            raise InvalidInput(
+                "layers are named by their modules here, so that layers_to_transform has no effect",
+                received=f"layers_to_transform {options['layers_to_transform']}",
+                next_step="name them in target_modules, such as layer.0.attention.self.query",
+            )
+        if name == "ln_tuning":
+            options["target_modules"] = _norms(backbone, options["target_modules"])
+        elif "target_modules" in options:
             targets = options["target_modules"]
             if not isinstance(targets, str) or targets == "all":
                 names = [targets] if isinstance(targets, str) else targets or ["all"]
@@ -140,8 +159,25 @@ class PeftMethod(Method):
             options |= prompt_options(backbone, options["num_virtual_tokens"] or 10)
         try:
             return wrap(backbone, self.config_class(**options))
-        except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+        except (
+            ValueError, TypeError, KeyError, NotImplementedError, AttributeError, ArithmeticError,
+        ) as error:  # fmt: skip
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise Unsupported(
                 f"PEFT does not put {name} on {type(backbone.model).__name__}: {first}"
             ) from error
+
+
+def _norms(backbone: LoadedBackbone, named: Any) -> list[str]:
+    """The normalisation layers of the blocks, or those whose names end as asked."""
+    norms = list(backbone.layers.norms)
+    ends = [named] if isinstance(named, str) else list(named or ["all"])
+    behind = tuple(f".{end}" for end in ends)
+    found = norms if ends == ["all"] else [n for n in norms if f".{n}".endswith(behind)]
+    if not found:
+        raise InvalidInput(
+            f"no normalisation layer of {type(backbone.model).__name__} is named so",
+            received=", ".join(ends),
+            allowed=", ".join(sorted({n.rpartition(".")[2] for n in norms})) or "there is none",
+        )
+    return found

@@ -12,6 +12,7 @@ from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
     from peftkit.backbones import LoadedBackbone, Role
+    from peftkit.workbench import Workbench
 
 
 def wrap(backbone: LoadedBackbone, config: Any) -> Any:
@@ -70,6 +71,19 @@ def without_adapter(model: Any) -> tuple[Any, Any] | None:
     return model.disable_adapter, model
 
 
+def refuse_checkpoints(bench: Workbench) -> None:
+    """Raise `Unsupported` if checkpoints are asked for of what PEFT does not save whole.
+
+    Of virtual tokens that come out of a network it keeps the vectors alone, and would go on from
+    these as if they were the network's inputs.
+    """
+    if bench.recipe.training.save_every is not None:
+        raise Unsupported(
+            f"{type(bench.recipe.method).__name__} cannot go on from checkpoints, which do not "
+            "hold the network behind its virtual tokens. Next: leave --training.save-every out."
+        )
+
+
 def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[str]:
     """Full names of the linear layers that `targets` stands for, in block order.
 
@@ -83,6 +97,12 @@ def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[st
     layers = backbone.layers
     every = layers.linear()
     chosen: set[str] = set()
+    if not (targets := list(targets)):
+        raise InvalidInput(
+            "no layers are named to adapt",
+            allowed=f"all; {', '.join(ROLES)}; or ends of module names",
+            next_step="leave the targets out for all",
+        )
     for target in targets:
         if target == "all":
             found = set(every)

@@ -35,7 +35,7 @@ class Bottleneck(Method):
     non_linearity: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
     """Between the two layers."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the inputs zeroed in training."""
+    """Share of what the non-linearity puts out that is zeroed in training."""
 
     def __post_init__(self) -> None:
         settle(self, "method")

@@ -40,6 +40,12 @@ class LinearProbe(Method):
             model = head_only(bench.backbone)
             bench.train(model)
             return bench.predictor(model)
+        training = bench.recipe.training
+        if training.head_init != "random" or training.evaluate_every or training.keep_best:
+            bench.notes.append(
+                "the probe starts at random and is kept as its last step left it: head_init, "
+                "evaluate_every, keep_best and patience are not for it"
+            )
         features = bench.features(bench.data.train)
         targets = bench.targets(bench.data.train)
         hidden = features[0].shape[-1]

@@ -11,7 +11,8 @@ the same function as a plain LoRA of twice the rank, `[B, -B0] [A; A0]`, on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -52,9 +53,9 @@ class LoRA(Method):
     """Start of A and B: Kaiming-uniform and zero (default), normal and zero, orthogonal factors
     whose product is zero, or the principal part of W by its SVD (pissa, Meng et al. 2024,
     arXiv:2404.02948) or QR (olora, Buyukakyuz 2024, arXiv:2406.01775)."""
-    rank_pattern: dict[str, int] = field(default_factory=dict)
+    rank_pattern: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
     """Other ranks for some layers: ends of module names -> rank."""
-    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    alpha_pattern: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     """Other alphas for some layers: ends of module names -> alpha."""
     learning_rate_ratio: Annotated[float, Gt(0)] = 1.0
     """LoRA+: learning rate of B over that of A; the paper finds 16 best on RoBERTa (Hayou et al.
@@ -93,6 +94,8 @@ class LoRA(Method):
 
         self._check_quantized(backbone)
         targets = resolve_targets(backbone, self.targets)
+        for option in ("rank_pattern", "alpha_pattern"):
+            _require_matches(option, getattr(self, option), targets)
         alpha = int(self.alpha) if float(self.alpha).is_integer() else self.alpha
         options: dict[str, Any] = {
             "r": self.rank,
@@ -135,6 +138,14 @@ class LoRA(Method):
             return super().fit(bench)
         names = resolve_targets(bench.backbone, self.targets)
         whole = bench.backbone.model
+        smallest = min(names, key=lambda n: min(whole.get_submodule(n).weight.shape))
+        if self.rank > (most := min(whole.get_submodule(smallest).weight.shape)):
+            raise InvalidInput(
+                f"init {self.init} takes as many directions out of each weight as the rank says",
+                received=f"rank {self.rank}, and {smallest} has {most}",
+                allowed=f"a rank up to {most}",
+                next_step="lower --method.rank, or leave such layers out of --method.targets",
+            )
         untouched = {n: whole.get_submodule(n).weight.detach().clone() for n in names}
         model = bench.attach(self)
         start = {n: p.detach().clone() for n, p in model.named_parameters() if ".lora_" in n}
@@ -166,3 +177,18 @@ class LoRA(Method):
         plain = wrap(bench.backbone, config)
         set_peft_model_state_dict(plain, trained)
         return plain.eval()
+
+
+def _require_matches(option: str, pattern: Mapping[str, float], targets: Sequence[str]) -> None:
+    """Raise `InvalidInput` if an end of names that a pattern holds is that of no target.
+
+    PEFT reads such an end as a regular expression, and takes one that matches nothing for no word.
+    """
+    for end in pattern:
+        if not any(re.fullmatch(rf"(?:.*\.)?(?:{end})", name) for name in targets):
+            raise InvalidInput(
+                f"{option} names a layer that is not adapted",
+                received=end,
+                allowed=", ".join(sorted({name.rpartition(".")[2] for name in targets})),
+                next_step="write the end of a module's name, such as attention.self.query",
+            )

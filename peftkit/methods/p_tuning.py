@@ -7,13 +7,17 @@ Trained parameters: `num_tokens * hidden` embeddings, and an MLP of three layers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.bounds import Ge
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import prompt_options, wrap
+from peftkit.methods._peft import prompt_options, refuse_checkpoints, wrap
+
+if TYPE_CHECKING:
+    from peftkit.predictors import Predictor
+    from peftkit.workbench import Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,10 @@ class PTuning(Method):
 
     def __post_init__(self) -> None:
         settle(self, "method")
+
+    def fit(self, bench: Workbench) -> Predictor:
+        refuse_checkpoints(bench)
+        return super().fit(bench)
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         from peft import PromptEncoderConfig
