@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from transformers import AutoTokenizer
 
 from peftkit.backbones import ROLES, Head, families, load, locate, pool_vectors
 from peftkit.backbones._family import family_of
+from peftkit.backbones._locate import DOWNLOADED, NOT_DOWNLOADED
 from peftkit.backbones._twin import toy_tokenizer, twin_folder
 from peftkit.errors import BackboneNotFound, InvalidInput, UnknownName
 from peftkit.settings import Backbone
@@ -646,6 +649,69 @@ def test_weights_of_another_architecture_are_not_quietly_replaced_by_random_ones
     shutil.copy(twin_folder("llama") / "model.safetensors", broken)
     with pytest.raises(BackboneNotFound, match="are not those of"):
         load_as_classifier(str(broken))
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_embeddings_of_another_size_are_not_quietly_replaced_by_random_ones(broken: Path) -> None:
+    size = json.loads((broken / "config.json").read_text())["vocab_size"]
+    change_config(broken, vocab_size=size + 3)
+    with pytest.raises(BackboneNotFound, match=r"do not fit its configuration.*word_embeddings"):
+        load_as_classifier(str(broken))
+
+
+def test_a_folder_without_a_vocabulary_is_refused(broken: Path) -> None:
+    for path in (*broken.glob("tokenizer.json"), *broken.glob("vocab*")):
+        path.unlink()
+    with pytest.raises(BackboneNotFound, match="no vocabulary in"):
+        load_as_classifier(str(broken))
+
+
+def test_weights_that_are_packed_already_are_refused(broken: Path) -> None:
+    change_config(
+        broken, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}
+    )
+    with pytest.raises(BackboneNotFound, match="packed already"):
+        load_as_classifier(str(broken))
+
+
+def test_code_that_lies_beside_weights_is_never_run(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anybody asked whether it should be."""
+    (broken / "code.py").write_text(f"open({str(broken / 'ran')!r}, 'w')\nclass C: pass\n")
+    change_config(broken, model_type="own", auto_map={"AutoConfig": "code.C"})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(BackboneNotFound, match="cannot read the configuration"):
+        load_as_classifier(str(broken))
+    assert not (broken / "ran").exists()
+
+
+def test_a_padding_token_without_an_embedding_is_refused(broken: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(broken)
+    tokenizer.add_special_tokens({"pad_token": "<nothing>"})
+    tokenizer.save_pretrained(broken)
+    with pytest.raises(InvalidInput, match="no embedding of"):
+        load_as_classifier(str(broken))
+
+
+def test_what_is_downloaded_is_what_is_read() -> None:
+    wanted = {
+        "config.json", "model.safetensors", "vocab.txt", "tokenizer.model", "source.spm",
+        "chat_template.jinja", "modules.json", "1_Pooling/config.json",
+    }  # fmt: skip
+    others = {
+        "pytorch_model.bin", "consolidated.safetensors", "onnx/config.json", "openvino/a.json",
+        "2_Dense/model.safetensors", "modeling.py",
+    }  # fmt: skip
+    found = filter_repo_objects(
+        sorted(wanted | others), allow_patterns=DOWNLOADED, ignore_patterns=NOT_DOWNLOADED
+    )
+
+    assert set(found) == wanted
 
 
 def test_a_missing_pooler_is_new_and_belongs_to_the_head(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from peftkit.backbones._pooling import choose_pooling, pool_hidden_states
 from peftkit.backbones._processor import load_processor
 from peftkit.backbones._quantized import num_parameters
 from peftkit.backbones._weights import packed_from_files, read_config
-from peftkit.errors import Unsupported
+from peftkit.errors import BackboneNotFound, InvalidInput, Unsupported
 from peftkit.seeds import seeded
 
 if TYPE_CHECKING:
@@ -58,6 +58,13 @@ def load(
         Unsupported: transformers has no head for the task on this architecture.
     """
     config = read_config(location)
+    if backbone.quantization == "none" and getattr(config, "quantization_config", None) is not None:
+        raise BackboneNotFound(
+            f"the weights of {location.name!r} are packed already",
+            received=f"quantization_config in {location.folder / 'config.json'}",
+            allowed="weights as they were trained, which --backbone.quantization packs",
+            next_step="name the model that they were packed from",
+        )
     choose_class(head.auto_classes, config)  # what cannot be asked of it comes before its files
     processor = load_processor(location, inputs=head.inputs, words=head.reads == "word")
     weights: Weights = "files" if from_pretrained else "random"
@@ -175,6 +182,13 @@ def _settle(config: Any, processor: Any, head: Head) -> None:
         config.label2id = {label: i for i, label in enumerate(head.labels)}
     config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
     if head.inputs == "text" and processor is not None:
+        rows = getattr(config.get_text_config(), "vocab_size", None)
+        if rows is not None and not 0 <= processor.pad_token_id < rows:
+            raise InvalidInput(
+                "the tokenizer pads with a token that the backbone has no embedding of",
+                received=f"{processor.pad_token!r}, number {processor.pad_token_id} of {rows}",
+                next_step="name one of the backbone's own in tokenizer_config.json (pad_token)",
+            )
         config.pad_token_id = processor.pad_token_id
     if head.inputs != "audio":
         return

@@ -85,6 +85,11 @@ def locate_bundled() -> Path:
     return folder
 
 
+DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja"]
+# The weights once more in other formats; and of subfolders all but 1_Pooling.
+NOT_DOWNLOADED = ["consolidated*", "[!1]*/*", "1_[!P]*/*"]
+
+
 def _download(backbone: Backbone) -> Path:
     """A snapshot from the model hub (or its local cache): safetensors only, no code."""
     if backbone.name.startswith((".", "/", "~")) or backbone.name.count("/") > 1:
@@ -100,8 +105,8 @@ def _download(backbone: Backbone) -> Path:
             snapshot_download(
                 backbone.name,
                 revision=backbone.revision,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
-                ignore_patterns=["*/*"],
+                allow_patterns=DOWNLOADED,
+                ignore_patterns=NOT_DOWNLOADED,
             )
         )
     except hub_errors() as error:

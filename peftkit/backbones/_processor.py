@@ -36,9 +36,13 @@ def load_processor(location: Location, *, inputs: Inputs, words: bool = False) -
     require_reader(inputs)
     try:
         if inputs == "audio":
-            return transformers.AutoFeatureExtractor.from_pretrained(location.folder)
+            return transformers.AutoFeatureExtractor.from_pretrained(
+                location.folder, trust_remote_code=False
+            )
         # Always Pillow: torchvision's resizing gives other pixels where it happens to be installed.
-        return transformers.AutoImageProcessor.from_pretrained(location.folder, backend="pil")
+        return transformers.AutoImageProcessor.from_pretrained(
+            location.folder, backend="pil", trust_remote_code=False
+        )
     except (ValueError, OSError, KeyError) as error:
         raise BackboneNotFound(
             f"{location.name!r} has no processor of {inputs}s that transformers can read",
@@ -46,6 +50,17 @@ def load_processor(location: Location, *, inputs: Inputs, words: bool = False) -
             next_step="save preprocessor_config.json beside the weights, or choose a backbone "
             f"that reads {inputs}s",
         ) from error
+
+
+_VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.spm", "*.tiktoken", "tekken.json")
+
+
+def _no_tokenizer(name: str, why: str) -> BackboneNotFound:
+    return BackboneNotFound(
+        f"{name!r} has no tokenizer that transformers can read",
+        received=why,
+        next_step="save the tokenizer beside the weights (tokenizer.save_pretrained)",
+    )
 
 
 def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -63,13 +78,13 @@ def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokeniz
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    except (ValueError, OSError, KeyError) as error:
-        raise BackboneNotFound(
-            f"{name!r} has no tokenizer that transformers can read",
-            received=str(error).splitlines()[0],
-            next_step="save the tokenizer beside the weights (tokenizer.save_pretrained)",
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise _no_tokenizer(name, str(error).splitlines()[0]) from error
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+        words = set(tokenizer.get_vocab().values()).difference(tokenizer.all_special_ids)
+        if len(words) < 2:  # those of bytes have no file; of others transformers makes empty ones
+            raise _no_tokenizer(name, f"no vocabulary in {folder}")
     if tokenizer.pad_token is None:
         # Padding is masked everywhere, so any token serves; decoders often bring no other.
         if tokenizer.eos_token is None:

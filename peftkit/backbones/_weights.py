@@ -59,7 +59,7 @@ def read_config(location: Location) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(location.folder)
+        return AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise BackboneNotFound(
             f"transformers cannot read the configuration of {location.name!r}",
@@ -84,6 +84,13 @@ def _read_weights(
             received=f"{type(error).__name__}: {str(error).splitlines()[0]}",
             next_step="check that the download is complete",
         ) from error
+    for key, found, asked in info["mismatched_keys"]:
+        if key.startswith(f"{model.base_model_prefix}."):  # a head may be of another shape
+            raise BackboneNotFound(
+                f"the weights of {location.name!r} do not fit its configuration",
+                received=f"{key} is {tuple(found)} in the files and {tuple(asked)} by config.json",
+                next_step="check that config.json and the weights belong together",
+            )
     new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     names = [name for name, _ in model.named_parameters()]
     own = [name for name in names if name.startswith(f"{model.base_model_prefix}.")] or names
@@ -105,7 +112,9 @@ def from_files(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, 
         folder: Where config and safetensors are.
         **options: For `from_pretrained`.
     """
-    options |= {"use_safetensors": True, "output_loading_info": True}
+    options |= {
+        "use_safetensors": True, "output_loading_info": True, "trust_remote_code": False,
+    }  # fmt: skip
     model, info = auto.from_pretrained(folder, **options)
     if _stands_elsewhere(model, info):
         renamed = {r"^model\.": f"{model.base_model_prefix}."}
