@@ -664,7 +664,7 @@ def test_embeddings_of_another_size_are_not_quietly_replaced_by_random_ones(brok
 
 
 def test_a_folder_without_a_vocabulary_is_refused(broken: Path) -> None:
-    for path in (*broken.glob("tokenizer.json"), *broken.glob("vocab*")):
+    for path in broken.glob("*token*"):  # transformers then makes an empty one
         path.unlink()
     with pytest.raises(BackboneNotFound, match="no vocabulary in"):
         load_as_classifier(str(broken))
