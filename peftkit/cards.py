@@ -56,12 +56,12 @@ def run_card(record: Record, labels: list[str]) -> str:
     return _front(recipe, "peft" if adapter else "transformers") + "\n".join(lines)
 
 
-def merged_card(manifest: dict[str, Any], body: dict[str, Any] | None) -> str:
+def merged_card(manifest: dict[str, Any], record: Record | None) -> str:
     """The card of a merged model.
 
     Args:
         manifest: Its `peftkit.json`.
-        body: The record of the run it was made of, as JSON has it, if there is one.
+        record: That of the run it was made of, if there is one.
     """
     facts, recipe = manifest["merged"], manifest["recipe"]
     name, task = manifest["backbone"]["name"], recipe["task"]["name"]
@@ -85,8 +85,7 @@ def merged_card(manifest: dict[str, Any], body: dict[str, Any] | None) -> str:
           for n, (a, b) in found["metrics"].items()),
         "",
     ]  # fmt: skip
-    if body is not None:
-        record = Record(**{key: value for key, value in body.items() if key != "format"})
+    if record is not None:
         lines += [*_metrics(record), *_costs(record), *_data(record, manifest["labels"])]
         lines += _recipe(record.recipe)
     return _front({**recipe, "method": facts["method"]}, "transformers") + "\n".join(lines)
@@ -164,7 +163,13 @@ def _data(record: Record, labels: list[str]) -> list[str]:
 
 
 def _recipe(recipe: dict[str, Any]) -> list[str]:
-    return ["## Recipe", "", "```json", json.dumps(recipe, indent=2), "```", ""]
+    parts = {
+        name: {k: _short(v) if isinstance(v, str) else v for k, v in part.items()}
+        if isinstance(part, dict)
+        else part
+        for name, part in recipe.items()
+    }
+    return ["## Recipe", "", "```json", json.dumps(parts, indent=2), "```", ""]
 
 
 def _number(value: float | None) -> str:

@@ -40,8 +40,15 @@ def require_free(out: Path, sources: Sequence[Path], made: Made, *, overwrite: b
             next_step="name another folder",
         )
     around = next(parent for parent in target.parents if parent.exists())
-    if not os.access(around, os.W_OK):
+    if not around.is_dir() or not os.access(around, os.W_OK):
         raise InvalidInput(f"{out} cannot be written", next_step="name another folder")
+    if target == Path.cwd() or os.path.ismount(target):
+        raise InvalidInput(
+            f"{out} cannot be put in place at once, as a folder that is ready takes its name",
+            received="the folder that peftkit was called from" if target == Path.cwd()
+            else "a disk of its own",
+            next_step="name a folder within it",
+        )  # fmt: skip
     if not out.exists() and not out.is_symlink():
         return
     if out.is_symlink() or not out.is_dir():
@@ -61,10 +68,12 @@ def require_free(out: Path, sources: Sequence[Path], made: Made, *, overwrite: b
 
 
 def _was_made(folder: Path, made: Made) -> bool:
+    """Whether a folder is of this kind; an export says, too, what it was exported from."""
     try:
-        return made in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    return made in manifest and (made == "export" or "export" not in manifest)
 
 
 def require_room(out: Path, num_bytes: float) -> None:
@@ -95,6 +104,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
         InvalidInput: The folder around it cannot be written.
     """
+    out = out.resolve() if not out.is_symlink() else out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

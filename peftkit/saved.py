@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from peftkit.predictors import Predictor
     from peftkit.tasks import Progress
 
-WITHOUT_ADAPTER = ("onnx", "torch", "gguf", "ollama")
-"""Formats whose folders hold neither an adapter nor a model that transformers loads."""
+GRAPHS = ("onnx", "torch", "gguf", "gguf_adapter", "ollama")
+"""Formats whose folders hold nothing that transformers or PEFT load."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         WrongBackbone: The backbone's weights have changed since.
     """
     folder = Path(folder)
-    if folder.suffix == ".onnx":
+    if folder.suffix == ".onnx" and not folder.is_dir():
         folder = folder.parent
     bench, manifest = open_run(folder)
     known: Any = {
@@ -100,7 +100,7 @@ def load_run(folder: Path | str, *, allow_other_base: bool = False) -> SavedRun:
         # Folders that are older than this entry say nothing of it.
         "reads_pairs": "second_text" in manifest["data"].get("columns", ()),
     }
-    if manifest.get("export", {}).get("format") in WITHOUT_ADAPTER:
+    if manifest.get("export", {}).get("format") in GRAPHS:
         return SavedRun(predictor=_exported(bench, manifest), **known)
     if "merged" in manifest:
         bench.stand_alone(manifest["backbone"]["fingerprint"])

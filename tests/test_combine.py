@@ -588,7 +588,7 @@ def test_from_two_trainings_to_answers_of_their_mean(
     assert main(["evaluate", out, "--data", str(toy_folder / "test.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_rows"] == 18
     account = json.loads((tmp_path / "out" / "peftkit.json").read_text())["combined"]
-    assert [run["folder"] for run in account["runs"]] == [one, two]
+    assert [run["folder"] for run in account["runs"]] == [Path(one).name, Path(two).name]
     assert main(["combine", one, two, "--out", out, "--overwrite", "--json", "--rank", "2"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert body["rank"] == 2

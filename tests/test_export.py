@@ -19,6 +19,7 @@ import pytest
 from exported import KINDS, Trained, leave_run
 from peftkit import parts
 from peftkit.cli import main
+from peftkit.saved import GRAPHS
 
 LLAMA_CPP = os.environ.get("PEFTKIT_LLAMA_CPP", "")
 pytestmark = pytest.mark.usefixtures("libraries")
@@ -101,6 +102,14 @@ def test_onnx_answers_as_the_adapted_model_in_every_shape(
     assert answers(out, TEXTS[kind], capsys) == answers(trained(kind), TEXTS[kind], capsys)
     file = out / "model.onnx"
     assert answers(file, TEXTS[kind], capsys) == answers(out, TEXTS[kind], capsys)
+    assert places_of_this_machine(out) == []
+
+
+def places_of_this_machine(folder: Path) -> list[str]:
+    """Files that say where peftkit or Python are installed here."""
+    here = [place.encode() for place in (sys.prefix, str(Path(__file__).parents[1]))]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in files if any(place in path.read_bytes() for place in here)]
 
 
 def test_one_changed_weight_in_the_file_is_caught(trained: Trained, in_onnx: Trained) -> None:
@@ -145,6 +154,7 @@ def test_a_torch_program_holds_what_does_not_fold(
     assert export(trained(kind, method), "torch", out) == 0
 
     assert about(out)["virtual_tokens"] == 10
+    assert places_of_this_machine(out) == []
     assert about(out)["agreement"]["largest_difference"] < 1e-4
     program = torch.export.load(str(out / "model.pt2")).module()
     for length in (3, 7):
@@ -600,6 +610,25 @@ def test_what_an_export_is_for_others_says_so(
 
     assert main(["predict", str(out), "--text", "write"]) == 2
     assert "which is for others" in capsys.readouterr().err
+    manifest = json.loads((out / "peftkit.json").read_text("utf-8"))
+    for name in GRAPHS:
+        manifest["export"]["format"] = name
+        (out / "peftkit.json").write_text(json.dumps(manifest))
+        if name != "onnx":
+            assert main(["predict", str(out), "--text", "write"]) == 2
+            assert "which is for others" in capsys.readouterr().err
+
+
+def test_rows_whose_labels_are_others_by_now_give_no_metrics(
+    trained: Trained, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained("classifier"), tmp_path / "run"))
+    manifest = json.loads((run / "peftkit.json").read_text("utf-8"))
+    manifest["labels"] = [f"other {name}" for name in manifest["labels"]]
+    (run / "peftkit.json").write_text(json.dumps(manifest))
+    assert export(run, "adapter", tmp_path / "out") == 0
+
+    assert about(tmp_path / "out")["agreement"]["metrics"] == {}
 
 
 def test_every_format_says_what_it_is() -> None:

@@ -26,6 +26,7 @@ from peftkit.merging import fold, shards
 from peftkit.merging.check import check
 from peftkit.merging.observing import Observed
 from peftkit.merging.performing import merge_run
+from peftkit.placing import require_free
 from peftkit.saved import load_run
 
 pytestmark = pytest.mark.usefixtures("libraries")
@@ -286,6 +287,31 @@ def test_places_that_are_taken(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert told.count("would take the place") == 6
     assert (own / "thesis.txt").read_text() == "all of it"
     assert (run / "adapter_model.safetensors").is_file()
+
+
+def test_a_folder_that_cannot_be_put_in_place_is_refused_before_any_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for out, said in ((".", "name a folder within it"), ("file/x", "cannot be written")):
+        assert main(["merge", str(run), "--out", out]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_an_export_of_a_merged_model_is_no_merge(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/peftkit.json").write_text('{"merged": {}, "export": {}}')
+    with pytest.raises(InvalidInput, match="does not delete it"):
+        require_free(tmp_path / "out", [], "merged", overwrite=True)
+    require_free(tmp_path / "out", [], "export", overwrite=True)
+
+
+def test_a_record_that_is_damaged_does_not_undo_a_merge(copy: Path, tmp_path: Path) -> None:
+    (copy / "record.json").write_text('{"format": ')
+    quickly(copy, tmp_path / "out")
+
+    assert "merged" in (tmp_path / "out/README.md").read_text()
 
 
 def test_an_earlier_merge_is_replaced_only_if_asked(run: Path, tmp_path: Path) -> None:

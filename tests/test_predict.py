@@ -176,6 +176,18 @@ def test_a_request_that_cannot_be_honoured_is_refused(
         assert part in shown.err
 
 
+def test_bytes_that_are_no_text_are_said_so_and_a_mark_of_their_order_is_none(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = io.TextIOWrapper(io.BytesIO(b"pay\ncaf\xe9\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", wrong)
+    assert main(["predict", str(run)]) == 2
+    assert "standard input cannot be read" in capsys.readouterr().err
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfpay\n")
+    printed = predict(capsys, run, "--file", str(tmp_path / "marked.txt"), "--json")
+    assert json.loads(printed)["text"] == "pay"
+
+
 def test_a_file_may_be_a_pipe(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,7 +110,7 @@ def _write_config(
 
 def _source(adapter: Adapter) -> dict[str, Any]:
     return {
-        "folder": str(adapter.folder),
+        "folder": adapter.folder.resolve().name,
         "adapter": adapter.fingerprint,
         "recipe": adapter.manifest["recipe"],
         "labels": adapter.labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -123,7 +123,7 @@ def _inputs(saved: SavedRun, own: dict[str, Any], rows: Any) -> Inputs:
     if "text" in own:
         return from_texts([own["text"]], size, 1)
     if "file" not in own:
-        return from_lines(sys.stdin, size)
+        return from_lines(_decoded(sys.stdin, "standard input"), size)
     if saved.recipe.task.inputs != "text":
         return from_texts([own["file"]], size, 1)
     return from_lines(_lines(own["file"]), size)
@@ -132,15 +132,26 @@ def _inputs(saved: SavedRun, own: dict[str, Any], rows: Any) -> Inputs:
 def _lines(file: str) -> Iterator[str]:
     """The lines of a text file, as they are read."""
     try:
-        with Path(file).open(encoding="utf-8") as lines:
-            yield from lines
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{file} cannot be read",
-            received=str(error),
-            allowed="a text file in UTF-8, a text on each line",
-            next_step="one text is given with --text, a table with --data",
-        ) from error
+        with Path(file).open(encoding="utf-8-sig") as lines:
+            yield from _decoded(lines, file)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InvalidInput:
+    return InvalidInput(
+        f"{name} cannot be read",
+        received=str(error),
+        allowed="a text file in UTF-8, a text on each line",
+        next_step="one text is given with --text, a table with --data",
+    )
 
 
 def _answer(saved: SavedRun, inputs: Inputs, own: dict[str, Any], writer: Writer) -> None:

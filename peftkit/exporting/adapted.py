@@ -232,7 +232,8 @@ def held_rows(saved: SavedRun, count: int) -> tuple[Dataset, str, bool]:
     try:
         data = task.load(seed=saved.recipe.seed)
         rows = data.validation
-        return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}", True
+        known = list(data.labels) == list(saved.labels)  # else answers would be of other classes
+        return rows.select(range(min(count, len(rows)))), f"validation rows of {task.data}", known
     except (PeftkitError, OSError):
         if task.inputs != "text" or task.against_start:
             raise

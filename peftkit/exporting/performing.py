@@ -15,14 +15,12 @@ from peftkit.errors import InvalidInput
 from peftkit.exporting.adapted import ROWS, load_adapted
 from peftkit.placing import require_free, require_room, whole_folder
 from peftkit.record import MANIFEST, write_atomically
+from peftkit.saved import GRAPHS
 
 if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
     from peftkit.formats import Format
     from peftkit.verification import Agreement
-
-GRAPHS = ("onnx", "torch", "gguf", "gguf_adapter", "ollama")
-"""Formats that no model of transformers comes back from."""
 
 
 def export(

@@ -25,10 +25,10 @@ class Merged(Format):
     """The adapter in the weights, for transformers alone, as `peftkit merge` writes it."""
 
     def check(self, run: AdaptedRun) -> None:
-        from peftkit.merging.request import check_request
+        from peftkit.merging.request import read_request
 
         require_stock_head(run)
-        check_request(run.folder, run.folder.with_name(f".{run.folder.name}-merged"))
+        read_request(run.folder)
 
     def write(self, run: AdaptedRun, folder: Path) -> None:
         from peftkit.merging.performing import merge_run

@@ -36,12 +36,21 @@ class ONNX(TracedFormat):
         options = OnnxConfig(dynamic=True, dynamic_shapes=shapes)
         program = OnnxExporter().export(model, inputs, options).program
         _name_axes(program.graph, inputs)
+        _forget_places(program)
         OnnxExporter.save_program(program, folder / FILE)
 
     def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         from peftkit.exporting.onnx_model import FILE, OnnxModel
 
         return OnnxModel(folder / FILE)
+
+
+def _forget_places(model: Any) -> None:
+    """Drop what says where on this machine the code of each node is."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            for key in [key for key in node.metadata_props if key.endswith("stack_trace")]:
+                del node.metadata_props[key]
 
 
 def _name_axes(graph: Any, inputs: dict[str, torch.Tensor]) -> None:

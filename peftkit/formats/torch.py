@@ -30,6 +30,9 @@ class Torch(TracedFormat):
 
         options = DynamoConfig(dynamic=True, dynamic_shapes=shapes)
         program = DynamoExporter().export(model, inputs, options).program
+        for module in program.graph_module.modules():
+            for node in getattr(module, "graph", program.graph).nodes:
+                node.meta.pop("stack_trace", None)  # places on this machine
         DynamoExporter.save_program(program, folder / FILE)
 
     def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:

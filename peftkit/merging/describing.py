@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from peftkit.record import MANIFEST, write_atomically
+from peftkit.errors import InvalidInput
+from peftkit.record import MANIFEST, Record, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +44,10 @@ def write_facts(folder: Path, done: Merged) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["merged"] = done.to_dict()
     _write(folder, manifest)
-    record = done.request.run / "record.json"
-    body = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    write_atomically(folder / "README.md", merged_card(manifest, body))
+    record = None
+    with contextlib.suppress(OSError, InvalidInput):  # a card can do without it
+        record = Record.read(done.request.run / "record.json")
+    write_atomically(folder / "README.md", merged_card(manifest, record))
 
 
 def settle_config(folder: Path, base: Path) -> None:

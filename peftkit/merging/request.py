@@ -69,8 +69,7 @@ def check_request(
         InvalidInput: The folders or options do not fit.
         Unsupported: The method has no place in a backbone's weights.
     """
-    manifest = read_manifest(run)
-    _require_adapter(run, manifest)
+    manifest = read_request(run)
     backbone = manifest["recipe"]["backbone"]
     dtype = dtype or str(backbone.get("dtype") or "float32")
     if dtype not in get_args(Dtype):
@@ -90,6 +89,18 @@ def check_request(
         base=_base(base, str(backbone.get("quantization") or "none")),
         dtype=dtype,  # type: ignore[arg-type]
     )
+
+
+def read_request(run: Path) -> dict[str, Any]:
+    """The manifest of a run that can be merged.
+
+    Raises:
+        InvalidInput: It is no such folder, or merged already.
+        Unsupported: The method has no place in a backbone's weights.
+    """
+    manifest = read_manifest(run)
+    _require_adapter(run, manifest)
+    return manifest
 
 
 def _base(asked: str | None, quantization: str) -> Base:
