@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.device import device
+from peftkit.device import device, is_out_of_memory
 from peftkit.energy import joules_since, joules_so_far
 from peftkit.record import CONTINUED
 
@@ -187,7 +187,8 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
 
     Counted by torch over one batch of median length. torch counts nothing inside fused attention
     on CPU, so attention is switched to its written-out form meanwhile; nor inside layers of 4 or 8
-    bits, which are stood in for.
+    bits, which are stood in for. Both take memory that training did not: None where there is too
+    little.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -209,6 +210,10 @@ def train_flops_per_example(bench: Workbench, model: Any) -> float | None:
             logits = bench.logits(model(**batch), batch)
             loss = bench.recipe.task.loss(logits, labels, bench.data)
             loss.backward()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
     finally:
         backbone.set_attn_implementation(attention)
         model.zero_grad(set_to_none=True)

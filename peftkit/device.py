@@ -106,3 +106,11 @@ def require_optimizer(name: str) -> None:
             next_step=f"leave out --training.optimizer, or choose {name.removeprefix('paged_')}, "
             "which takes the same steps",
         )
+
+
+def settle_work() -> None:
+    """Wait until a GPU has done what it was told to do."""
+    if device() == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

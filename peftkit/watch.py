@@ -72,8 +72,11 @@ class Watch(TrainerCallback):
         if self.best is None or sign * value > sign * self.best:
             self.best, self.waited, self.best_step = value, 0, step
             if self.training.keep_best:
+                # On the CPU: a GPU's memory was planned for one copy of what is trained.
                 self.best_state = {
-                    n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
+                    n: p.detach().to("cpu", copy=True)
+                    for n, p in model.named_parameters()
+                    if p.requires_grad
                 }
         else:
             self.waited += 1

@@ -381,8 +381,12 @@ class Workbench:
     @contextmanager
     def _beside_training(self) -> Iterator[None]:
         """Count what is done within as evaluation, not as training."""
+        from peftkit.device import settle_work
+
+        settle_work()  # what is queued yet is of training
         wall, cpu = time.perf_counter(), time.process_time()
         yield
+        settle_work()
         before = self.validation_seconds
         self.validation_seconds = (
             before[0] + time.perf_counter() - wall,

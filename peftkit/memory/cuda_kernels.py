@@ -12,7 +12,7 @@ from torch import nn
 
 # Of torch's list of operations that autocast computes in float32 on CUDA, those that transformers
 # uses on half-precision inputs, and that the CPU's list lacks (aten/src/ATen/autocast_mode.h).
-_FLOAT32_ON_CUDA = ("layer_norm", "group_norm", "softmax")
+_FLOAT32_ON_CUDA = ("layer_norm", "group_norm", "softmax", "rms_norm")
 
 
 @contextmanager
@@ -23,6 +23,7 @@ def as_on_cuda() -> Iterator[None]:
         stack.enter_context(patch.object(functional, "scaled_dot_product_attention", _attention))
         for name in _FLOAT32_ON_CUDA:
             stack.enter_context(patch.object(functional, name, _widened(getattr(functional, name))))
+        stack.enter_context(patch.object(torch, "pow", _widened(torch.pow)))  # of GPT-2's GELU
         yield
 
 

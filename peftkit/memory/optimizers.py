@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 BLOCK = 256  # values of an 8-bit state that share a scale (Dettmers et al. 2022, section 2.1)
 SMALL = 4096  # tensors with fewer values keep their state in 32 bits, in bitsandbytes
+UNPAGED = 100_000  # tensors with fewer values are not paged, in bitsandbytes
 
 Shape = Sequence[int]
 
@@ -38,7 +39,11 @@ def state_bytes(
         return [4 * count // shape[-1], 4 * count // shape[-2], 4]
     if optimizer == "lion":
         return [4 * count]
-    return []  # paged: kept where the driver moves it in and out as there is room
+    if count < UNPAGED:
+        if optimizer == "paged_adamw_8bit":
+            return state_bytes("adamw_8bit", shape, itemsize=itemsize, embedding=embedding)
+        return [4 * count, 4 * count]
+    return []  # kept where the driver moves it in and out as there is room
 
 
 def step_bytes(optimizer: str, shapes: Sequence[Shape]) -> int:

@@ -29,7 +29,10 @@ def available_memory_bytes() -> int | None:
     ]
     limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
     if limit.isdigit() and used.isdigit():
-        found.append(max(0, int(limit) - int(used)))
+        # Files that were read count as used until somebody needs the room.
+        idle = [line.split()[1] for line in _read(_CGROUP / "memory.stat").splitlines()
+                if line.startswith("inactive_file ")]  # fmt: skip
+        found.append(max(0, int(limit) - int(used) + sum(map(int, idle))))
     return min(found, default=None)
 
 
