@@ -26,12 +26,15 @@ PROBE_L2 = 1e-3
 
 
 class FeatureHead(nn.Module):
-    """A linear layer `(hidden -> classes)` that the trainer treats like any model."""
+    """A linear layer `(hidden -> classes)` that the trainer treats like any model.
+
+    It starts as the new output layer on the backbone does, where that is one linear layer.
+    """
 
     def __init__(self, hidden: int, num_classes: int, *, seed: int) -> None:
         super().__init__()
+        self.layer = nn.utils.skip_init(nn.Linear, hidden, num_classes)  # else it draws first
         with seeded(seed, "head"):
-            self.layer = nn.Linear(hidden, num_classes)
             nn.init.normal_(self.layer.weight, std=0.02)  # as transformers' heads start
             nn.init.zeros_(self.layer.bias)
 

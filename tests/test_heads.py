@@ -11,7 +11,7 @@ import torch
 
 from peftkit.errors import Unsupported
 from peftkit.evaluate import outputs
-from peftkit.heads import PROBE_L2, centroid_layer, probe_layer
+from peftkit.heads import PROBE_L2, FeatureHead, centroid_layer, probe_layer
 
 pytestmark = pytest.mark.usefixtures("libraries")
 CLASSES = 4
@@ -33,6 +33,19 @@ def predict(layer: torch.nn.Linear, x: np.ndarray) -> np.ndarray:
 def probabilities(logits: np.ndarray) -> np.ndarray:
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_probe_starts_as_the_output_layer_of_other_methods(
+    make_bench: Callable[..., Any], family: str
+) -> None:
+    """Methods of a cell differ in what they train, not in where the head begins."""
+    bench = make_bench("lora", f"twin:{family}")
+    (name,) = bench.backbone.layers.head
+    head = bench.backbone.model.get_submodule(name).weight
+    probe = FeatureHead(head.shape[1], head.shape[0], seed=bench.recipe.seed)
+
+    assert torch.equal(probe.layer.weight, head)
 
 
 # ---- centroids
