@@ -140,6 +140,7 @@ class Workbench:
             labels=self.data.labels,
             inputs=task.inputs,
             reads=task.reads,
+            problem_type=task.problem_type,
             max_seconds=getattr(task, "max_seconds", None),
             new_output_layer=self.new_output_layer,
         )

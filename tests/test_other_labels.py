@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import pipeline
 
 from peftkit import Recipe, parts, run
 from peftkit.cli import main
@@ -118,6 +119,13 @@ def test_a_run_is_recorded_and_used_again(
     else:
         labels = load_run(tmp_path / "run").labels
         assert {each["label"] for each in answer["labels"]} == {labels[k] for k in first}
+        alone = pipeline("text-classification", model=str(tmp_path / "run"), top_k=None)
+        (scores_alone,) = alone(
+            [texts["text"][0]]
+        )  # transformers knows that each label is by itself
+        assert {each["label"] for each in scores_alone if each["score"] > 0.5} == {
+            labels[k] for k in first
+        }
     assert main(["predict", str(tmp_path / "run"), "--text", texts["text"][0]]) == 0
     assert texts["text"][0] in capsys.readouterr().out
 

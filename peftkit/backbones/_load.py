@@ -180,6 +180,7 @@ def _settle(config: Any, processor: Any, head: Head) -> None:
     if head.reads != "token":
         config.id2label = dict(enumerate(head.labels))
         config.label2id = {label: i for i, label in enumerate(head.labels)}
+        config.problem_type = head.problem_type
     config.use_cache = False  # GPT-2 would keep keys and values; `generate` asks for them itself
     if head.inputs == "text" and processor is not None:
         rows = getattr(config.get_text_config(), "vocab_size", None)

@@ -30,6 +30,7 @@ class Head:
         labels: Class names; their order is the order of the logits.
         inputs: As `Task.inputs`.
         reads: As `Task.reads`.
+        problem_type: As `Task.problem_type`.
         max_seconds: The longest sound, for backbones whose sounds are all of one length.
         new_output_layer: Where tokens are predicted and the files hold no layer for it: take a new
             one, tied to the input embeddings, which counts as the backbone's own.
@@ -39,6 +40,7 @@ class Head:
     labels: list[str]
     inputs: Inputs = "text"
     reads: Reads = "text"
+    problem_type: str | None = None
     max_seconds: float | None = None
     new_output_layer: bool = False
 

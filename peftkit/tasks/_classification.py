@@ -28,6 +28,7 @@ class Classification(Task):
     """One label for a whole row."""
 
     metric: ClassVar[str] = "accuracy"
+    problem_type: ClassVar[str | None] = "single_label_classification"
 
     size: Annotated[int, Ge(2)] | None = None
     """Training examples, drawn by seed, stratified, nested; none: all."""

@@ -79,6 +79,8 @@ class Task:
         reads: What one answer belongs to: a whole "text" (or image, or sound), each "word" of it, a
             "span" of it, or the next "token", which is what backbones are pretrained to answer:
             there is no new head then.
+        problem_type: What transformers calls it, whose pipelines would else guess from the number
+            of labels what becomes of logits.
         generates: Whether answers are written, token by token.
         against_start: Whether a model is judged by what it became since before training.
         dropout: Whether the backbone's own dropout is on in training.
@@ -91,6 +93,7 @@ class Task:
     corpora: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[Literal["text", "image", "audio"]] = "text"
     reads: ClassVar[Reads] = "text"
+    problem_type: ClassVar[str | None] = None
     generates: ClassVar[bool] = False
     against_start: ClassVar[bool] = False
     dropout: ClassVar[bool] = True

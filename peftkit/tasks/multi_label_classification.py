@@ -43,6 +43,7 @@ class MultiLabelClassification(TextRows):
     """Any number of labels for a text or a pair of texts."""
 
     metric: ClassVar[str] = "micro_f1"
+    problem_type: ClassVar[str | None] = "multi_label_classification"
 
     size: Annotated[int, Ge(2)] | None = None
     """Training rows, drawn by seed, nested; none: all."""

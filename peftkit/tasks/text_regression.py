@@ -40,6 +40,7 @@ class TextRegression(TextRows):
     """A number for a text or a pair of texts."""
 
     metric: ClassVar[str] = "pearson"
+    problem_type: ClassVar[str | None] = "regression"
 
     size: Annotated[int, Ge(2)] | None = None
     """Training rows, drawn by seed, nested; none: all."""
