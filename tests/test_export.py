@@ -105,6 +105,38 @@ def test_onnx_answers_as_the_adapted_model_in_every_shape(
     assert places_of_this_machine(out) == []
 
 
+def test_onnx_writes_with_the_penalty_and_the_ends_of_the_base(
+    in_onnx: Trained, tmp_path: Path
+) -> None:
+    """As transformers does with the same configuration on the same logits."""
+    import torch
+    from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
+
+    from peftkit.saved import load_run
+    from peftkit.tasks._prompt_ids import ends_of
+
+    out = Path(shutil.copytree(in_onnx("decoder"), tmp_path / "out"))
+    own = GenerationConfig.from_pretrained(out)
+    own.repetition_penalty, own.eos_token_id = 1.5, [3, 9]
+    own.save_pretrained(out)
+    saved = load_run(out)
+    predictor: Any = saved.predictor
+    model, bench = predictor.model, predictor.bench
+    texts = [[5, 6, 7, 8], [9, 9, 4]]
+    scores = torch.cat([model(
+        input_ids=torch.tensor([text]), attention_mask=torch.ones(1, len(text), dtype=torch.long)
+    ).logits[:, -1] for text in texts])  # fmt: skip
+    discount = RepetitionPenaltyLogitsProcessor(1.5)
+    expected = [
+        int(discount(torch.tensor([text]), row[None].clone()).argmax())
+        for text, row in zip(texts, scores, strict=True)
+    ]
+
+    assert model.penalty == 1.5
+    assert model._next(texts, 0) == expected
+    assert set(ends_of(bench.backbone.processor, bench.backbone)) >= {3, 9}
+
+
 def places_of_this_machine(folder: Path) -> list[str]:
     """Files that say where peftkit or Python are installed here."""
     here = [place.encode() for place in (sys.prefix, str(Path(__file__).parents[1]))]

@@ -28,12 +28,13 @@ class OnnxModel:
     Args:
         file: `model.onnx`.
         config: Of the model it came from; needed where it writes.
+        generation: What that says of generating, likewise.
 
     Raises:
         InvalidInput: The file is none that ONNX Runtime can read, or ONNX Runtime is missing.
     """
 
-    def __init__(self, file: Path, config: Any = None) -> None:
+    def __init__(self, file: Path, config: Any = None, generation: Any = None) -> None:
         require_packages(("onnxruntime",), extra="export")
         import onnxruntime
         import torch
@@ -54,6 +55,7 @@ class OnnxModel:
                 "it again",
             ) from error
         self.config = config
+        self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
         self.names = [value.name for value in self.session.get_inputs()]
 
     def eval(self) -> OnnxModel:
@@ -124,7 +126,10 @@ class OnnxModel:
         return torch.cat([input_ids, answers], dim=1)
 
     def _next(self, texts: list[list[int]], pad: int) -> list[int]:
-        """The likeliest token behind each text."""
+        """The likeliest token behind each text, those that are in it at a discount.
+
+        Keskar et al. 2019 (arXiv:1909.05858), section 4.1, as transformers has it.
+        """
         import torch
 
         longest = max(map(len, texts))
@@ -132,8 +137,14 @@ class OnnxModel:
         lengths = torch.tensor([len(text) for text in texts])
         mask = (torch.arange(longest)[None] < lengths[:, None]).long()
         logits = self(input_ids=ids, attention_mask=mask).logits
-        last: list[int] = logits[torch.arange(len(texts)), lengths - 1].argmax(dim=-1).tolist()
-        return last
+        scores = logits[torch.arange(len(texts)), lengths - 1]
+        if self.penalty != 1.0:
+            for row, text in zip(scores, texts, strict=True):
+                known = torch.tensor(sorted(set(text)))
+                values = row[known]
+                row[known] = torch.where(values < 0, values * self.penalty, values / self.penalty)
+        likeliest: list[int] = scores.argmax(dim=-1).tolist()
+        return likeliest
 
 
 def onnx_predictor(bench: Workbench, *, virtual_tokens: int) -> ModelPredictor:
@@ -145,5 +156,11 @@ def onnx_predictor(bench: Workbench, *, virtual_tokens: int) -> ModelPredictor:
     """
     bench.virtual_tokens = virtual_tokens
     bench.reloaded = True
-    model = OnnxModel(bench.folder / FILE, bench.backbone.model.config)
+    whole = bench.backbone.model
+    if (bench.folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        whole.generation_config = GenerationConfig.from_pretrained(bench.folder)
+    generation = getattr(whole, "generation_config", None)
+    model = OnnxModel(bench.folder / FILE, whole.config, generation)
     return ModelPredictor(model=model, bench=bench, parameters=Parameters(method=0, head=0))

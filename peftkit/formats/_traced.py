@@ -59,6 +59,8 @@ class TracedFormat(Format):
                 # find the bounds. That a length is free is seen by comparing in several.
                 self._trace_again(model, inputs, folder)
         model.config.save_pretrained(folder)
+        if run.bench.recipe.task.generates:
+            run.bench.backbone.model.generation_config.save_pretrained(folder)
         run.bench.backbone.processor.save_pretrained(folder)
 
     def _trace_again(self, model: Any, inputs: dict[str, torch.Tensor], folder: Path) -> None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from peftkit.exporting.adapted import AdaptedRun
 
 ASKED = "{{ .Prompt }}"
-# The likeliest token each time, and no discount for those that stand there already, which Ollama
-# gives unless told otherwise.
-GREEDY = ("PARAMETER temperature 0", "PARAMETER repeat_penalty 1")
+GREEDY = "PARAMETER temperature 0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,23 @@ class Ollama(GGUF):
 
     def write(self, run: AdaptedRun, folder: Path) -> None:
         super().write(run, folder)
-        text = modelfile(run.saved.recipe.task, run.bench.backbone.processor.eos_token)
+        backbone = run.bench.backbone
+        penalty = getattr(backbone.model.generation_config, "repetition_penalty", None) or 1
+        text = modelfile(run.saved.recipe.task, backbone.processor.eos_token, penalty)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
-def modelfile(task: Any, end: str | None) -> str:
+def modelfile(task: Any, end: str | None, penalty: float = 1) -> str:
     """What Ollama is told of the model.
 
     Args:
         task: That of the run.
         end: The token that ends a text.
+        penalty: Discount of tokens that stand there already, as the run had it; Ollama has one of
+            its own unless told.
     """
-    lines = [f"FROM ./{FILE}", f'TEMPLATE """{template(task)}"""', *GREEDY]
+    lines = [f"FROM ./{FILE}", f'TEMPLATE """{template(task)}"""', GREEDY]
+    lines.append(f"PARAMETER repeat_penalty {penalty:g}")
     if hasattr(task, "max_new_tokens"):
         lines.append(f"PARAMETER num_predict {task.max_new_tokens}")
     if end:
