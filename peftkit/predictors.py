@@ -111,7 +111,7 @@ class ModelPredictor:
         else:
             self.model.save_pretrained(folder)
             declare_pooling(folder, self.bench.backbone.pooling, self.model.config)
-        self.bench.backbone.processor.save_pretrained(folder)
+        self.bench.save_processor(folder)
 
 
 @dataclass(kw_only=True)
@@ -123,7 +123,7 @@ class BarePredictor(ModelPredictor):
         folder.mkdir(parents=True, exist_ok=True)
         if self.bench.shots is not None:
             self.bench.shots.to_parquet(folder / SHOTS)
-        self.bench.backbone.processor.save_pretrained(folder)
+        self.bench.save_processor(folder)
 
 
 @dataclass(kw_only=True)
@@ -154,7 +154,7 @@ class FeaturePredictor:
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous() for name, tensor in self.layer.state_dict().items()}
         save_file(state, folder / "head.safetensors")
-        self.bench.backbone.processor.save_pretrained(folder)
+        self.bench.save_processor(folder)
 
     @classmethod
     def load(cls, folder: Path, bench: Workbench, *, trained: bool) -> FeaturePredictor:

@@ -145,6 +145,22 @@ class Workbench:
             new_output_layer=self.new_output_layer,
         )
 
+    def save_processor(self, folder: Path) -> None:
+        """Write the tokenizer (or what else makes inputs), its chat template the one that was used.
+
+        Args:
+            folder: Where to.
+        """
+        from peftkit.tasks._prompted import OWN, template_named
+
+        processor, asked = self.backbone.processor, getattr(self.recipe.task, "chat_template", None)
+        if asked in (None, OWN):
+            processor.save_pretrained(folder)
+            return
+        before, processor.chat_template = processor.chat_template, template_named(asked)
+        processor.save_pretrained(folder)
+        processor.chat_template = before
+
     @cached_property
     def collate(self) -> Collate:
         """Pads examples and makes tensors of them."""

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from merging_runs import leave_run
 from peftkit.cli import main
@@ -28,6 +29,7 @@ from peftkit.merging.observing import Observed
 from peftkit.merging.performing import merge_run
 from peftkit.placing import require_free
 from peftkit.saved import load_run
+from toys import prompted_rows, write_lines
 
 pytestmark = pytest.mark.usefixtures("libraries")
 TEXTS = ["how can i pay the bank", "row of a matrix", "why"]
@@ -117,6 +119,29 @@ def test_the_base_is_not_needed_any_more(make_bench: Callable[..., Any], tmp_pat
     after = load_run(tmp_path / "merged").predict(TEXTS)
 
     assert [a["label"] for a in after] == [b["label"] for b in before]
+
+
+def test_the_chat_template_goes_with_the_model(
+    make_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    rows = prompted_rows(12, seed=0)
+    data = str(write_lines(tmp_path / "data", train=rows, validation=rows, test=rows))
+    task = {"name": "instruction", "data": data, "chat_template": str(template),
+            "max_new_tokens": 4}  # fmt: skip
+    leave_run(make_bench("lora", "twin:llama", task=task), tmp_path / "run")
+    before = load_run(tmp_path / "run").predict(["write list name"])
+    quickly(tmp_path / "run", tmp_path / "merged")
+    there = AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+    assert there == template.read_text()
+    assert AutoTokenizer.from_pretrained(tmp_path / "run").chat_template == there
+    template.unlink()
+
+    assert load_run(tmp_path / "merged").predict(["write list name"]) == before
 
 
 STOCK = """

@@ -49,7 +49,7 @@ def write_adapter(
         tensors |= _tensors(layer)
     kept = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
-    lead.bench.backbone.processor.save_pretrained(folder)
+    lead.bench.save_processor(folder)
     recipe = lead.bench.recipe.to_dict()
     recipe["method"] = {
         "name": "lora",

@@ -85,6 +85,7 @@ def write_manifest(
 ) -> None:
     """Say in `folder` what it is of, and how well it was found to agree."""
     from peftkit.environment import versions
+    from peftkit.merging.describing import with_own_template
     from peftkit.parts import name_of
 
     about = {
@@ -95,5 +96,7 @@ def write_manifest(
         "versions": dict(versions()),
         **format.facts(run),
     }
-    body = {**manifest, "export": about}
+    body = json.loads(json.dumps({**manifest, "export": about}))
+    if about["format"] in GRAPHS:
+        with_own_template(body)
     write_atomically(folder / MANIFEST, json.dumps(body, indent=2) + "\n")

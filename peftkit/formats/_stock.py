@@ -63,7 +63,7 @@ class AdapterFormat(Format):
             shutil.copyfile(run.folder / name, folder / name)
         if (run.folder / "README.md").is_file():
             shutil.copyfile(run.folder / "README.md", folder / "README.md")
-        run.bench.backbone.processor.save_pretrained(folder)
+        run.bench.save_processor(folder)
 
     def opened(self, run: AdaptedRun, folder: Path) -> Callable[..., Any]:
         from peft import PeftModel

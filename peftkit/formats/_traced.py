@@ -61,7 +61,7 @@ class TracedFormat(Format):
         model.config.save_pretrained(folder)
         if run.bench.recipe.task.generates:
             run.bench.backbone.model.generation_config.save_pretrained(folder)
-        run.bench.backbone.processor.save_pretrained(folder)
+        run.bench.save_processor(folder)
 
     def _trace_again(self, model: Any, inputs: dict[str, torch.Tensor], folder: Path) -> None:
         from torch.export import Dim

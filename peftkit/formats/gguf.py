@@ -62,7 +62,7 @@ class GGUF(LlamaCppFormat):
         whole = copy.deepcopy(model).to(getattr(torch, dtype))
         whole.config.use_cache = True
         whole.save_pretrained(plain)
-        run.bench.backbone.processor.save_pretrained(plain)
+        run.bench.save_processor(plain)
         self.convert(plain, folder / FILE, _TYPES[dtype])
         shutil.rmtree(plain)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import InvalidInput
 from peftkit.record import MANIFEST, Record, write_atomically
+from peftkit.tasks._prompted import OWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,15 +27,26 @@ def write_beside(saved: SavedRun, request: Request, folder: Path) -> None:
 
     predictor: Any = saved.predictor
     backbone = predictor.bench.backbone
-    backbone.processor.save_pretrained(folder)
+    predictor.bench.save_processor(folder)
     declare_pooling(folder, backbone.pooling, backbone.model.config)
     manifest = json.loads(json.dumps(request.manifest))
     manifest["recipe"]["method"] = {"name": "full"}  # what the folder holds: a whole model
     if request.base != "requantized":
         for name in ("quantization", "double_quantization", "compute_dtype", "storage_dtype"):
             manifest["recipe"]["backbone"].pop(name, None)
+    with_own_template(manifest)
     manifest["merged"] = {}
     _write(folder, manifest)
+
+
+def with_own_template(manifest: dict[str, Any]) -> None:
+    """Say that the chat template is that of the tokenizer beside, which `save_processor` made so.
+
+    A file that the recipe named may be gone tomorrow.
+    """
+    task = manifest["recipe"]["task"]
+    if task.get("chat_template") is not None:
+        task["chat_template"] = OWN
 
 
 def write_facts(folder: Path, done: Merged) -> None:
