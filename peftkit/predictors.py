@@ -97,6 +97,11 @@ class ModelPredictor:
         )
         return task.join(found, examples)
 
+    def release(self) -> None:
+        """Give the model up, to make room for another."""
+        self.model = self.bench.backbone.model = None
+        self.bench.__dict__.pop("collate", None)  # that of an encoder-decoder holds the model
+
     def save(self, folder: Path) -> None:
         from peft import PeftModel
 

@@ -94,7 +94,7 @@ class AdaptedRun:
         task, found, picked = self.saved.recipe.task, Answers(), []
         with torch.inference_mode():
             for batch, labels in zip(self.batches, self.labels, strict=True):
-                output = model(**batch)
+                output = _answer(model, batch)
                 found.logits.append(self._counted(output, batch))
                 if self.rows is not None:
                     picked += list(task.pick(self.bench.logits(output, batch), labels))
@@ -152,6 +152,20 @@ class AdaptedRun:
         if isinstance(self.model, PeftModel) and self.saved.recipe.method.mergeable:
             self.model = fold(self.model)
         return self.model
+
+
+def _answer(model: Any, batch: dict[str, torch.Tensor]) -> Any:
+    """What a model says of a batch, on the CPU; packed weights cannot leave a GPU themselves."""
+    import torch
+
+    parameters = iter(model.parameters()) if hasattr(model, "parameters") else iter(())
+    place = getattr(next(parameters, None), "device", torch.device("cpu"))
+    output = model(**{name: value.to(place) for name, value in batch.items()})
+    if place.type != "cpu":
+        for name, value in output.items():
+            if isinstance(value, torch.Tensor):
+                output[name] = value.cpu()
+    return output
 
 
 def load_adapted(folder: Path, *, rows: int = ROWS, allow_other_base: bool = False) -> AdaptedRun:

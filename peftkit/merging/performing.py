@@ -188,7 +188,7 @@ def write_merged(
     bench = predictor.bench
     write_beside(saved, request, folder)
     weights = unpacked(bench.backbone.model) if request.base == "dequantized" else {}
-    predictor.model = bench.backbone.model = None
+    predictor.release()
     base = bench.backbone.location.folder
     plan = plan_shards(bench, request.run) if request.base == "plain" else None
     if plan is not None:

@@ -234,6 +234,13 @@ class _OnOwnBackbone:
     def outputs(self, rows: Dataset, progress: Progress | None = None) -> Any:
         return self.inner.outputs(rows, progress)
 
+    def release(self) -> None:
+        """As that of the method that follows; both stages hold one backbone."""
+        inner: Any = self.inner
+        inner.release()
+        self.reading.__dict__.pop("backbone", None)
+        self.reading.__dict__.pop("collate", None)
+
     def save(self, folder: Path) -> None:
         self.inner.save(folder)
         if (folder / "config.json").is_file():  # a whole model needs no other backbone
