@@ -91,8 +91,8 @@ def _kept(reference: np.ndarray, other: np.ndarray, bare: np.ndarray) -> float |
     The coefficient of least squares over all logits, in which roundings average out.
     """
     counted = np.isfinite(reference) & np.isfinite(other) & np.isfinite(bare)
-    way = (reference.astype(np.float64) - bare)[counted]
-    gone = (other.astype(np.float64) - bare)[counted]
+    start = bare[counted].astype(np.float64)
+    way, gone = reference[counted] - start, other[counted] - start
     whole = float(way @ way)
     return float(gone @ way) / whole if whole else None
 

@@ -136,6 +136,7 @@ class LoRA(Method):
     def fit(self, bench: Workbench) -> Predictor:
         if not self._moves_weights:
             return super().fit(bench)
+        self._check_quantized(bench.backbone)
         names = resolve_targets(bench.backbone, self.targets)
         whole = bench.backbone.model
         smallest = min(names, key=lambda n: min(whole.get_submodule(n).weight.shape))
