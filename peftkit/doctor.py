@@ -11,11 +11,13 @@ from peftkit.energy import joules_so_far
 from peftkit.environment import cpu_name, versions
 from peftkit.errors import PeftkitError
 from peftkit.settings import Backbone
+from peftkit.study.machine import usable_cores
 
 
 def examine() -> str:
     """Return a report in lines of `name: finding`."""
     import torch
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
     lines = {
         "device": _device(),
@@ -25,11 +27,11 @@ def examine() -> str:
         )
         or "unknown",
         "precision": f"{resolve_precision('auto')} (training.precision auto)",
-        "workers": "one a GPU" if device() == "cuda" else f"{os.cpu_count()}, one thread each",
+        "workers": "one a GPU" if device() == "cuda" else f"{usable_cores()}, one thread each",
         "cuda": torch.version.cuda or "this torch is built without it",
         "bitsandbytes": _bitsandbytes(),
         "energy": _energy(),
-        "hub": "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else "allowed",
+        "hub": "offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else "allowed",
         "bundled backbone": _bundled(),
         "cache": str(cache_folder()),
     }

@@ -98,7 +98,8 @@ class Training:
     """Share of the steps in which the learning rate rises from zero; 0.06 is that of RoBERTa
     (Liu et al. 2019) and of LoRA (Hu et al. 2021) on GLUE."""
     weight_decay: Annotated[float, Ge(0)] = 0.01
-    """AdamW's weight decay, on weight matrices only; 0.01 is that of BERT (Devlin et al. 2019)."""
+    """AdamW's weight decay, on all that is no bias and no normalisation layer; 0.01 is that of BERT
+    (Devlin et al. 2019)."""
     max_grad_norm: Annotated[float, Ge(0)] = 1.0
     """Gradients are scaled down to this norm; 0: never. The default is that of transformers."""
     order: Literal["length", "random"] = "length"
