@@ -108,6 +108,7 @@ def merge_run(
     """
     from peftkit.backbones import unlike_stock
     from peftkit.merging.check import check
+    from peftkit.merging.describing import write_facts
     from peftkit.merging.observing import observe, without_adapter
     from peftkit.saved import load_run
 
@@ -131,13 +132,11 @@ def merge_run(
         merged = check(folder, rows, fresh=fresh_process)
         to_adapted, to_unmerged = _judge(request, adapted, unmerged, merged, bare)
         clock.lap("verify")
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         done = Merged(
             folder=request.out, request=request, to_adapted=to_adapted, to_unmerged=to_unmerged,
-            num_bytes=size, seconds=clock.seconds, reads=reads,
+            num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            seconds=clock.seconds, reads=reads,
         )  # fmt: skip
-        from peftkit.merging.describing import write_facts
-
         write_facts(folder, done)
     return done
 

@@ -44,13 +44,7 @@ def read_results(path: Path) -> Results:
             allowed=FORMAT,
         )
     num_items = _num_items(body, path)
-    higher = body.get("higher_is_better", True)
-    if not isinstance(higher, bool):
-        raise InvalidInput(
-            f"{path} does not say whether higher is better",
-            received=f"higher_is_better: {higher!r}"[:80],
-            allowed="true or false",
-        )
+    higher = _higher_is_better(body, path)
     scores: dict[tuple[str, int], dict[int, Any]] = {}
     shares = True
     for number, cell in enumerate(body["cells"]):
@@ -72,23 +66,40 @@ def read_results(path: Path) -> Results:
             received=f"full is {full!r}, and there are {', '.join(methods)}",
             next_step='name the method that trains everything: "full": "..."',
         )
-    untrained = _names(body, "untrained", [name for name in methods if name == "none"], path)
-    if unknown := set(untrained).difference(methods):
-        raise InvalidInput(
-            f"{path} names methods as untrained that have no cells",
-            received=", ".join(sorted(unknown)),
-            allowed=", ".join(methods),
-        )
     return Results(
         scores=scores,
         full=full,
         ladder=tuple(method for method in methods if method != full),
-        untrained=frozenset(untrained),
+        untrained=_untrained(body, methods, path),
         scale=PERCENT if shares else 1.0,
         unit=str(body.get("unit", "points" if shares else "units")),
         less_is_better=not higher,
         name=str(body.get("name", path.name)),
     )
+
+
+def _higher_is_better(body: dict[str, Any], path: Path) -> bool:
+    higher = body.get("higher_is_better", True)
+    if not isinstance(higher, bool):
+        raise InvalidInput(
+            f"{path} does not say whether higher is better",
+            received=f"higher_is_better: {higher!r}"[:80],
+            allowed="true or false",
+            next_step="correct it, or leave it out where higher is better",
+        )
+    return higher
+
+
+def _untrained(body: dict[str, Any], methods: list[str], path: Path) -> frozenset[str]:
+    named = _names(body, "untrained", [name for name in methods if name == "none"], path)
+    if unknown := set(named).difference(methods):
+        raise InvalidInput(
+            f"{path} names methods as untrained that have no cells",
+            received=", ".join(sorted(unknown)),
+            allowed=", ".join(methods),
+            next_step="leave them out of `untrained`",
+        )
+    return frozenset(named)
 
 
 def _num_items(body: dict[str, Any], path: Path) -> int:
