@@ -138,6 +138,17 @@ def name_of(cls: type) -> str:
     return f"{file if relative.startswith('..') else relative}:{cls.__qualname__}"
 
 
+def source_file(cls: type) -> Path | None:
+    """Return the file that a class outside of installed packages is defined in.
+
+    Raises:
+        InvalidInput: See `name_of`.
+    """
+    if ".py:" not in name_of(cls):
+        return None
+    return Path(str(sys.modules[cls.__module__].__file__))
+
+
 def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from peftkit import parts
 from peftkit.bounds import Ge, Lt
+from peftkit.cache import sha256_of
 from peftkit.errors import InvalidInput, UnknownName
 from peftkit.fields import HELP, build, checked, settings
 from peftkit.methods._method import Method
@@ -178,7 +179,8 @@ class Recipe:
             precision: What `training.precision` came to on this device.
 
         The learning rate enters as it will be used, and the metric with its version. Checkpoints
-        to resume from do not enter. Everything else does, even what changes only the costs.
+        to resume from do not enter. Everything else does, even what changes only the costs, and
+        what the files hold that define a part of one's own or that the method reads.
         """
         body = self.to_dict()
         del body["training"]["save_every"]
@@ -187,8 +189,15 @@ class Recipe:
         body["training"]["precision"] = precision
         body["training"]["learning_rate"] = self.learning_rate
         body["metric_version"] = self.task.metric_version
+        if files := self._files():
+            body["files"] = [sha256_of(path) for path in files]
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _files(self) -> list[Path]:
+        """Files that decide what a run does, beside those of the data and the backbone."""
+        own = (parts.source_file(type(part)) for part in (self.method, self.task))
+        return [*filter(None, own), *self.method.files_read()]
 
 
 def _plain_part(where: str, cls: type[P], value: object) -> P:

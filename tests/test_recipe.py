@@ -24,6 +24,13 @@ from peftkit.tasks._task import Task
 
 HERE = Path(__file__)
 METHOD = f"{HERE}:Scale"
+METHOD_OF_ONES_OWN = """
+from dataclasses import dataclass
+from peftkit.methods.lora import LoRA
+@dataclass(frozen=True, kw_only=True)
+class Own(LoRA):
+    pass
+"""
 TASK = f"{HERE}:Sorting"
 
 
@@ -406,6 +413,33 @@ def test_fingerprint_changes_with_the_version_of_the_metric(
     monkeypatch.setattr(parts.load("task", TASK), "metric_version", 2)
 
     assert recipe().fingerprint(precision="float32") != before
+
+
+def test_fingerprint_changes_with_what_a_part_of_ones_own_does(tmp_path: Path) -> None:
+    """A method in a file of one's own that is written anew is another method."""
+    own = tmp_path / "own.py"
+    own.write_text(METHOD_OF_ONES_OWN, encoding="utf-8")
+    found = []
+    for line in ("", "", "# changed\n"):
+        with own.open("a", encoding="utf-8") as file:
+            file.write(line)
+        found.append(recipe(method=f"{own}:Own").fingerprint(precision="float32"))
+
+    assert found[0] == found[1] != found[2]
+
+
+def test_fingerprint_changes_with_the_text_that_is_read(tmp_path: Path) -> None:
+    """So do other words in the corpus of continued pretraining, a file or a folder."""
+    text = tmp_path / "corpus" / "text.txt"
+    text.parent.mkdir()
+    for named in (text, text.parent):
+        found = []
+        for written in ("one two", "one two", "one six"):
+            text.write_text(written, encoding="utf-8")
+            method = {"name": "continued_pretraining", "text": str(named)}
+            found.append(recipe(method=method).fingerprint(precision="float32"))
+
+        assert found[0] == found[1] != found[2]
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cells import MATRIX
 from peftkit import Recipe, load_run, run, sequence
 from peftkit.cli import main
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
+from peftkit.methods.continued_pretraining import ContinuedPretraining as Continued
 from peftkit.record import Record
 from peftkit.reporting.pairing import Metric
 from peftkit.stages import StageMatrix
@@ -315,10 +316,15 @@ def test_what_cannot_be_carried_on_says_why(recipes: Callable[..., list[Recipe]]
         ("none", "full", "leaves the backbone as it is"),
         ("linear_probe", None, "leaves the backbone as it is"),
         ("scratch", "full", "forgets what stage 1"),
+        ("p_tuning", None, "saves less than it trains"),
+        ("peft:p_tuning", "same_adapter", "saves less than it trains"),
+        (Continued(then="prompt_tuning"), None, "leaves an adapter, no whole model"),
     ):
         training = {"learning_rate": None} if method == "none" else {}
         with pytest.raises(Unsupported, match=reason):
             settle_carry(recipes(method, "A B", **training), carry)
+    for then, carry in (("full", "full"), ("lora", "new_adapter")):
+        assert settle_carry(recipes(Continued(then=then), "A B"), None) == carry
     mixed = [recipes("lora", "A")[0], recipes({"name": "lora", "rank": 2}, "B")[0]]
     assert settle_carry(mixed, None) == "new_adapter"
     with pytest.raises(Unsupported, match="other options"):
@@ -335,12 +341,12 @@ def test_what_is_no_sequence_is_refused(recipes: Callable[..., list[Recipe]]) ->
         settle_carry([one, two.override({"backbone": "twin:gpt2"})], None)
 
 
-@pytest.mark.parametrize("method", ["p_tuning", {"name": "lora", "init": "olora"}])
-def test_an_adapter_whose_training_state_is_not_saved_cannot_go_on(
-    recipes: Callable[..., list[Recipe]], tmp_path: Path, method: Any
+def test_an_adapter_of_another_kind_than_the_method_makes_cannot_go_on(
+    recipes: Callable[..., list[Recipe]], tmp_path: Path
 ) -> None:
-    with pytest.raises(Unsupported, match=r"go on from|is not one that LoRA"):
-        sequence(recipes(method, "A B", steps=1), carry="same_adapter", out=tmp_path)
+    asked = recipes({"name": "lora", "init": "olora"}, "A B", steps=1)
+    with pytest.raises(Unsupported, match="is not one that LoRA"):
+        sequence(asked, carry="same_adapter", out=tmp_path)
 
 
 # ---- the command

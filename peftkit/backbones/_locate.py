@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftkit.cache import cache_folder
+from peftkit.cache import sha256_of
 from peftkit.errors import BackboneNotFound
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def locate_bundled() -> Path:
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     for name, expected in BUNDLED_SHA256.items():
-        found = _sha256(folder / name)
+        found = sha256_of(folder / name)
         if found != expected:
             raise BackboneNotFound(
                 f"{name} of the bundled backbone is not the released file",
@@ -155,27 +155,8 @@ def _fingerprint(folder: Path) -> str:
         )
     digest = hashlib.sha256(config.read_bytes())
     for path in weights:
-        digest.update(_sha256(path).encode())
+        digest.update(sha256_of(path).encode())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    """Hash of a file, remembered by path, size and modification time (weights may be large)."""
-    if not path.is_file():
-        return "missing"
-    stat = path.stat()
-    mark = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memory = cache_folder() / "sha256" / hashlib.sha256(mark.encode()).hexdigest()
-    if memory.is_file():
-        found = memory.read_text(encoding="ascii")
-        if len(found) == 64:
-            return found
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    from peftkit.record import write_atomically
-
-    write_atomically(memory, found)
-    return found
 
 
 def model_type(location: Location) -> str:

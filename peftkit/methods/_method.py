@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from peftkit.errors import Unsupported
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,6 +40,7 @@ class Method:
         works_on_quantised: Whether a 4/8-bit base can carry it.
         works_offloaded: Whether the blocks' own weights may wait elsewhere until they compute.
         works_with_checkpointing: Whether activations may be recomputed in the backward pass.
+        resumable: Whether what is saved of it is all that training would go on from.
     """
 
     rung: ClassVar[Rung]
@@ -51,6 +54,7 @@ class Method:
     works_on_quantised: ClassVar[bool] = True
     works_offloaded: ClassVar[bool] = True
     works_with_checkpointing: ClassVar[bool] = True
+    resumable: ClassVar[bool] = True
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         """Add what this method trains to `backbone.model`, freeze the rest.
@@ -68,6 +72,10 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} writes neither attach nor fit")
 
+    def files_read(self) -> list[Path]:
+        """Files that its options name, whose contents decide what is learned."""
+        return []
+
     def rate_factor(self, parameter: str) -> float:
         """How many times the learning rate a trained parameter has, by its name."""
         return 1.0
@@ -79,6 +87,11 @@ class Method:
             Unsupported: The method cannot exist on this backbone or task.
             Diverged: Training left the finite numbers.
         """
+        if not self.resumable and bench.recipe.training.save_every is not None:
+            raise Unsupported(
+                f"{type(self).__name__} cannot go on from checkpoints, which do not hold the "
+                "network behind its virtual tokens. Next: leave --training.save-every out."
+            )
         model = bench.attach(self)
         bench.train(model)
         return bench.predictor(model)

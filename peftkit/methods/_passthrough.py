@@ -13,17 +13,13 @@ import importlib.util
 import re
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import prompt_options, refuse_checkpoints, resolve_targets, wrap
+from peftkit.methods._peft import prompt_options, resolve_targets, wrap
 from peftkit.parts import PEFT_PREFIX
-
-if TYPE_CHECKING:
-    from peftkit.predictors import Predictor
-    from peftkit.workbench import Workbench
 
 # Set by peftkit, or about where an adapter came from.
 _NOT_OPTIONS = {
@@ -127,11 +123,10 @@ class PeftMethod(Method):
     works_offloaded: ClassVar[bool] = False  # not tried
     config_class: ClassVar[Any]
 
-    def fit(self, bench: Workbench) -> Predictor:
-        name, reshaped = type(self).__name__, getattr(self, "prefix_projection", False)
-        if name == "p_tuning" or reshaped:
-            refuse_checkpoints(bench)
-        return super().fit(bench)
+    def __post_init__(self) -> None:
+        # Of virtual tokens that come out of a network PEFT saves the vectors alone.
+        network = type(self).__name__ == "p_tuning" or getattr(self, "prefix_projection", False)
+        object.__setattr__(self, "resumable", not network)
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         name = type(self).__name__

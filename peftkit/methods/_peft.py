@@ -12,7 +12,6 @@ from peftkit.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
     from peftkit.backbones import LoadedBackbone, Role
-    from peftkit.workbench import Workbench
 
 
 def wrap(backbone: LoadedBackbone, config: Any) -> Any:
@@ -69,19 +68,6 @@ def without_adapter(model: Any) -> tuple[Any, Any] | None:
     if model.active_peft_config.is_prompt_learning:
         return contextlib.nullcontext, model.get_base_model()
     return model.disable_adapter, model
-
-
-def refuse_checkpoints(bench: Workbench) -> None:
-    """Raise `Unsupported` if checkpoints are asked for of what PEFT does not save whole.
-
-    Of virtual tokens that come out of a network it keeps the vectors alone, and would go on from
-    these as if they were the network's inputs.
-    """
-    if bench.recipe.training.save_every is not None:
-        raise Unsupported(
-            f"{type(bench.recipe.method).__name__} cannot go on from checkpoints, which do not "
-            "hold the network behind its virtual tokens. Next: leave --training.save-every out."
-        )
 
 
 def resolve_targets(backbone: LoadedBackbone, targets: Iterable[str]) -> list[str]:

@@ -71,7 +71,10 @@ class ContinuedPretraining(Method):
     def __post_init__(self) -> None:
         settle(self, "method")
         then = self.adaptation
-        for fact in ("learning_rate", "mergeable", "identity_at_start", "works_with_checkpointing"):
+        for fact in (
+            "learning_rate", "mergeable", "identity_at_start", "works_with_checkpointing",
+            "resumable",
+        ):  # fmt: skip
             object.__setattr__(self, fact, getattr(then, fact))
 
     @cached_property
@@ -97,6 +100,17 @@ class ContinuedPretraining(Method):
             )
         options = {key.removeprefix("method."): Typed(value) for key, value in changes.items()}
         return build(cls, options, "method.then")
+
+    def files_read(self) -> list[Path]:
+        """The text, and what the method that follows reads or is written in."""
+        from peftkit import parts
+
+        text = Path(self.text).expanduser() if self.text else Path()
+        files = [text] if text.is_file() else []
+        if self.text and text.is_dir():
+            files = sorted(path for path in text.rglob("*") if path.is_file())
+        own = parts.source_file(type(self.adaptation))
+        return [*files, *([own] if own else []), *self.adaptation.files_read()]
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         _check(backbone)

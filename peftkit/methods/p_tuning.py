@@ -7,17 +7,13 @@ Trained parameters: `num_tokens * hidden` embeddings, and an MLP of three layers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.bounds import Ge
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import prompt_options, refuse_checkpoints, wrap
-
-if TYPE_CHECKING:
-    from peftkit.predictors import Predictor
-    from peftkit.workbench import Workbench
+from peftkit.methods._peft import prompt_options, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +25,7 @@ class PTuning(Method):
     learning_rate: ClassVar[float | None] = 3e-3
     learning_rate_source: ClassVar[str] = "see benchmarks/NOTES.md; PEFT's example: 1e-3"
     identity_at_start: ClassVar[bool] = False
+    resumable: ClassVar[bool] = False  # PEFT saves the vectors, not the network
 
     num_tokens: Annotated[int, Ge(1)] = 10
     """Virtual tokens."""
@@ -37,10 +34,6 @@ class PTuning(Method):
 
     def __post_init__(self) -> None:
         settle(self, "method")
-
-    def fit(self, bench: Workbench) -> Predictor:
-        refuse_checkpoints(bench)
-        return super().fit(bench)
 
     def attach(self, backbone: LoadedBackbone) -> Any:
         from peft import PromptEncoderConfig

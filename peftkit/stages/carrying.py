@@ -72,7 +72,7 @@ def _obstacle(recipes: Sequence[Recipe], carry: str) -> str:
     for number, recipe in enumerate(recipes, start=1):
         method, name = recipe.method, recipe.to_dict()["method"]["name"]
         trained = method.learning_rate is not None and method.rung not in ("head", "reference")
-        whole = method.rung in ("full", "retrain") and not method.mergeable
+        whole = getattr(method, "adaptation", method).rung in ("full", "retrain")
         if not (trained and method.needs_backbone):
             return f"{name} leaves the backbone as it is"
         if number > 1 and not method.from_pretrained:
@@ -85,6 +85,8 @@ def _obstacle(recipes: Sequence[Recipe], carry: str) -> str:
             return f"{name} has no place in a backbone's weights, and adapters are not stacked"
         if carry == "same_adapter" and method.rung == "retrain":
             return f"{name} gives each stage a backbone of its own"
+        if carry == "same_adapter" and not method.resumable:
+            return f"{name} saves less than it trains"
         if carry == "same_adapter" and method != recipes[0].method:
             return "the stages have different methods, or other options"
     return ""
