@@ -153,6 +153,7 @@ class Workbench:
         """
         from peftkit.tasks._prompted import OWN, template_named
 
+        self.recipe.task.save_beside(self.backbone, folder)
         processor, asked = self.backbone.processor, getattr(self.recipe.task, "chat_template", None)
         if asked in (None, OWN):
             processor.save_pretrained(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peftkit import Recipe, parts, run
+from peftkit import Recipe, merge_run, parts, run
 from peftkit.backbones import Head, load, locate
 from peftkit.errors import InvalidInput, Unsupported
 from peftkit.evaluate import IGNORED
@@ -249,6 +250,28 @@ def test_a_run_is_saved_and_answers_again(folder: Path, tmp_path: Path) -> None:
     assert record.costs["head_parameters"] == 0
     assert record.costs["inference_slowdown"] > 0
     assert np.isfinite(record.costs["train_flops_per_example"])
+
+
+def test_a_target_tokenizer_in_the_folder_of_the_backbone_goes_with_a_merge(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The merged folder writes without the backbone's."""
+    twin = backbone("twin:t5")
+    own = tmp_path / "own"
+    shutil.copytree(twin.location.folder, own)
+    twin.processor.save_pretrained(own / "target")
+    recipe = Recipe(
+        backbone=str(own), method="lora",
+        task={"name": "translation", "data": str(folder), "max_new_tokens": 6,
+              "target_tokenizer": "target"},
+        training={"steps": 3, "batch_size": 2, "precision": "float32"},
+    )  # fmt: skip
+    run(recipe, tmp_path / "run")
+    merge_run(tmp_path / "run", out=tmp_path / "merged")
+    before = load_run(tmp_path / "run").predict(["plot the data"])
+    shutil.rmtree(own)
+
+    assert load_run(tmp_path / "merged").predict(["plot the data"]) == before
 
 
 def test_american_pronunciations_are_known(shared: Path) -> None:

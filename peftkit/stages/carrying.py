@@ -112,6 +112,7 @@ def merge(folder: Path) -> None:
     whole.save_pretrained(temporary)
     declare_pooling(temporary, backbone.pooling, whole.config)
     backbone.processor.save_pretrained(temporary)
+    predictor.bench.recipe.task.save_beside(backbone, temporary)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["recipe"]["method"] = {"name": "full"}  # what the folder now holds: a whole model
     write_atomically(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")

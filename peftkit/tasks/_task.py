@@ -354,6 +354,9 @@ class Task:
         """The tokenizer of what the model writes."""
         return backbone.processor
 
+    def save_beside(self, backbone: LoadedBackbone, folder: Path) -> None:
+        """Write what the task needs of the backbone's folder, beside its processor, to `folder`."""
+
     def score(self, outputs: Any, rows: Dataset) -> tuple[Predictions, Mapping[str, float]]:
         """Predictions per item, and the metrics over them.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,9 +194,17 @@ class WrittenTask(Task):
 
         if self.target_tokenizer is None:
             return backbone.processor
-        within = backbone.location.folder / self.target_tokenizer
-        folder = within if within.is_dir() else Path(self.target_tokenizer)
+        folder = self._beside(backbone) or Path(self.target_tokenizer)
         return load_tokenizer(folder, self.target_tokenizer)
+
+    def _beside(self, backbone: LoadedBackbone) -> Path | None:
+        """The folder of the target tokenizer, if it is one within that of the backbone."""
+        folder = backbone.location.folder / (self.target_tokenizer or "")
+        return folder if self.target_tokenizer and folder.is_dir() else None
+
+    def save_beside(self, backbone: LoadedBackbone, folder: Path) -> None:
+        if (within := self._beside(backbone)) and self.target_tokenizer:
+            shutil.copytree(within, folder / self.target_tokenizer, dirs_exist_ok=True)
 
     def collate(self, backbone: LoadedBackbone) -> Collate:
         """Pads; to an encoder-decoder, what was written so far is given with it."""
