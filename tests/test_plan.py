@@ -533,3 +533,17 @@ def test_the_table_is_the_same_when_rows_are_remembered(
 
     assert capsys.readouterr().out == first
     assert "ia3  " in first
+
+
+def test_parts_of_one_of_several_batches_make_up_for_all(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves of 4 accumulated batches are 8; the examples of a step stay what was asked for."""
+    monkeypatch.setenv("PEFTKIT_CACHE", str(tmp_path))
+    argv = ["plan", "--backbone", "twin:llama", "--length", "128", "--batch", "64", "--json"]
+    argv += ["--methods", "ia3", "--precisions", "bf16", "--gpu", "585MiB"]
+    assert main([*argv, "--training.gradient-accumulation", "4"]) == 0
+    ways = [row["way"] for row in json.loads(capsys.readouterr().out)["rows"]]
+
+    assert all(way["batch_size"] < 64 for way in ways)
+    assert [way["batch_size"] * way["accumulation"] for way in ways] == [256, 256]

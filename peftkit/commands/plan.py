@@ -88,7 +88,7 @@ def _in_order(
     from peftkit.memory.fitting import NotYet, cheapest
     from peftkit.memory.pool import forecast_rows
 
-    left = deque(request.cells)
+    left, passes = deque(request.cells), request.recipe.training.gradient_accumulation
     rows |= request.refused
     coming: Iterator[Row | None] = chain([None], forecast_rows(request.recipes, request.question))
     for new in coming:
@@ -97,12 +97,12 @@ def _in_order(
         while left and left[0] in rows:
             row = rows[left[0]]
             try:
-                way = (
-                    None if row.outlook is None or row.outlook.fits else (cheapest(row, rows, left))
-                )
+                way = None if row.outlook is None or row.outlook.fits else cheapest(row, rows, left)
             except NotYet:
                 break
             left.popleft()
+            if way is not None:  # parts of a batch that was to be one of several
+                way = dataclasses.replace(way, accumulation=way.accumulation * passes)
             yield row, way
         ticker.show(len(rows), len(request.cells))
 
