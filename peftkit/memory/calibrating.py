@@ -48,11 +48,10 @@ def calibrate() -> tuple[DeviceTerms, list[Observed]]:
             "no CUDA device is visible, so there is nothing to calibrate. Next: run it on the "
             "machine with the GPU; elsewhere `peftkit plan` assumes ordinary terms."
         )
-    torch.zeros(1, device="cuda")
-    free, total = torch.cuda.mem_get_info()
-    context = total - free - torch.cuda.memory_reserved()
     with tempfile.TemporaryDirectory(prefix="peftkit-calibrate-") as folder:
         observed = [_observe(Path(folder), *step) for step in STEPS]
+    free, total = torch.cuda.mem_get_info()  # the context has all kernels by now
+    context = total - free - torch.cuda.memory_reserved()
     return fitted(observed, name=torch.cuda.get_device_name(), context_bytes=context), observed
 
 
