@@ -16,7 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoTokenizer
 
 from peftkit.backbones import ROLES, Head, families, load, locate, pool_vectors
-from peftkit.backbones._family import family_of
+from peftkit.backbones._family import family_of, find_layers
 from peftkit.backbones._locate import DOWNLOADED, NOT_DOWNLOADED
 from peftkit.backbones._twin import toy_tokenizer, twin_folder
 from peftkit.errors import BackboneNotFound, InvalidInput, UnknownName
@@ -329,6 +329,35 @@ def test_an_unknown_architecture_is_described_from_its_module_tree(
     assert found.pooling == pooling
     assert {"score", "classifier"} & set(found.layers.head)
     assert not {n for n in found.layers.linear() if n.startswith(found.layers.head)}
+
+
+@pytest.mark.parametrize("model_type", ["pegasus", "blenderbot"])
+def test_an_unknown_encoder_decoder_is_adapted_on_both_sides(model_type: str) -> None:
+    """Else a decoder would stay as it is, and who compares methods would not know."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    shape = {k: v for k, v in families()["bart"].twin.items() if k != "model_type"}
+    config = AutoConfig.for_model(model_type, **shape, vocab_size=64)
+    with torch.device("meta"):
+        found = find_layers(AutoModelForSeq2SeqLM.from_config(config), head=())
+
+    assert found.family == "unknown (module tree)"
+    sides = [f"model.{side}.layers.{n}" for side in ("encoder", "decoder") for n in (0, 1)]
+    assert list(found.blocks) == sides
+    assert set(inside(found, "query", sides[3])) == {"self_attn.q_proj", "encoder_attn.q_proj"}
+    assert inside(found, "mlp_output", sides[3]) == ["fc2"]
+
+
+def test_an_unknown_backbone_in_stages_is_adapted_in_each() -> None:
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    shape = {k: v for k, v in families()["swin"].twin.items() if k != "model_type"}
+    config = AutoConfig.for_model("swinv2", **{**shape, "depths": [1, 3]})
+    with torch.device("meta"):
+        found = find_layers(AutoModelForImageClassification.from_config(config), head=())
+
+    blocks = ("layers.0.blocks.0", *(f"layers.1.blocks.{n}" for n in range(3)))
+    assert list(found.blocks) == [f"swinv2.encoder.{block}" for block in blocks]
 
 
 @pytest.mark.parametrize("model_type", UNKNOWN)

@@ -165,7 +165,11 @@ def _hidden_size(config: Any) -> int:
 
 
 def _find_blocks(model: nn.Module, pattern: str | None) -> tuple[str, ...]:
-    """Modules named by the pattern; else the longest list of modules of one class is the stack."""
+    """Modules named by the pattern; else the longest list of modules of one class is the stack.
+
+    Of an encoder-decoder, whose blocks no pattern names, there is one such stack on either side;
+    of one in stages (its configuration has `depths`), one in each.
+    """
     from torch import nn
 
     if pattern:
@@ -178,10 +182,23 @@ def _find_blocks(model: nn.Module, pattern: str | None) -> tuple[str, ...]:
         and len(module) > 0
         and len({type(child) for child in module}) == 1
     ]
+    longest = [max(part, key=lambda stack: len(stack[1])) for part in _parts(stacks, model.config)]
+    return tuple(f"{name}.{i}" for name, stack in longest for i in range(len(stack)))
+
+
+def _parts(stacks: list[tuple[str, Any]], config: Any) -> list[list[tuple[str, Any]]]:
+    """The stacks, apart where a model has blocks in several of them."""
     if not stacks:
-        return ()
-    name, stack = max(stacks, key=lambda item: len(item[1]))
-    return tuple(f"{name}.{i}" for i in range(len(stack)))
+        return []
+    if config.is_encoder_decoder:
+        sides = [[s for s in stacks if side in s[0].split(".")] for side in ("encoder", "decoder")]
+        return sides if all(sides) else [stacks]
+    if getattr(config, "depths", None):
+        names = [name for name, _ in stacks]
+        inner = [s for s in stacks if not any(name.startswith(f"{s[0]}.") for name in names)]
+        kind = type(max(inner, key=lambda stack: len(stack[1]))[1][0])
+        return [[stack] for stack in inner if type(stack[1][0]) is kind]
+    return [stacks]
 
 
 def _find_norms(
