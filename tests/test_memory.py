@@ -258,6 +258,41 @@ def test_the_middle_block_repeated_gives_what_all_blocks_give(
         assert ours.during == theirs.during
 
 
+@pytest.mark.parametrize(
+    "method", ["prefix_tuning", {"name": "peft:prefix_tuning", "num_virtual_tokens": 10}]
+)
+def test_prefixes_are_those_of_all_blocks(monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
+    """They stand in one table outside of the blocks."""
+    extrapolated = forecast(recipe_of(method), llama(12), length=48, device="cpu")
+    monkeypatch.setattr(forecasting, "WHOLE", 12)
+    whole = forecast(recipe_of(method), llama(12), length=48, device="cpu")
+
+    assert extrapolated.traced_blocks < whole.traced_blocks == 12
+    assert extrapolated.trainable_parameters == whole.trainable_parameters == 12 * 2 * 10 * 32
+    ours, theirs = extrapolated.peak(4), whole.peak(4)
+    assert ours.peak_bytes == pytest.approx(theirs.peak_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize(("dense", "traced"), [(1, 3), (3, 8)])
+def test_blocks_that_are_not_alike_are_all_traced(dense: int, traced: int) -> None:
+    """With experts from the second block on, that one is repeated; from the fourth on it is not."""
+    from transformers import AutoModelForCausalLM, DeepseekV3Config
+
+    config = DeepseekV3Config(
+        **TRANSFORMER, num_hidden_layers=8, first_k_dense_replace=dense, moe_intermediate_size=32,
+        n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2, q_lora_rank=16,
+        kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16,
+    )  # fmt: skip
+    recipe = recipe_of("prompt_tuning", backbone={"dtype": "bfloat16"})
+    found = forecast(recipe, config, length=16, device="cuda")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+
+    assert found.traced_blocks == traced
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert found.total_parameters == total
+
+
 @pytest.mark.parametrize("task", ["language_modeling", "text_classification"])
 def test_one_trace_serves_every_batch_size(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     config = llama(3) if task == "language_modeling" else bert(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -188,6 +189,16 @@ def test_each_learns_on_bert_or_says_why_not(make_bench: Callable[..., Any], nam
     assert predictor.parameters.method > 0
     assert predictor.parameters.head == 32 * 3 + 3
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("name", peft_methods())
+def test_every_default_comes_back_from_plain_data(name: str) -> None:
+    """PEFT's hints do not say where None is allowed, and its words are enumerations."""
+    recipe = Recipe(method=f"peft:{name}", task="pydocs/library")
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+
+    assert again == recipe
+    assert again.to_dict() == recipe.to_dict()
 
 
 def test_options_are_passed_through_and_come_back() -> None:

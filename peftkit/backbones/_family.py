@@ -80,6 +80,7 @@ class Layers:
         final_norms: Those of them that follow the last block.
         hidden_size: Width of the hidden states.
         fixed: Names of the parameters that no method trains.
+        stands_for: How many blocks the backbone has that a shallow one stands for; None: its own.
     """
 
     family: str
@@ -90,6 +91,7 @@ class Layers:
     final_norms: tuple[str, ...]
     hidden_size: int
     fixed: tuple[str, ...] = ()
+    stands_for: int | None = None
 
     @property
     def encoder_decoder(self) -> bool:

@@ -7,6 +7,7 @@ repeated. The batch is of a prime number of examples, so that one trace serves e
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from peftkit.recipe import Recipe
 
 PRIMES = (61, 67, 71, 73, 79)  # examples in a traced batch: one that divides no width of the model
+# Options that say which blocks hold experts; with 1 all do from the second block on, at the latest.
+SPARSE = (
+    "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", "decoder_sparse_step",
+    "moe_layer_freq", "moe_layer_interval", "interleave_moe_layer_step",
+)  # fmt: skip
+KINDS = ("layer_types", "mlp_layer_types")
 WHOLE = 6  # backbones of so few blocks are traced as they are
 
 
@@ -111,6 +118,9 @@ def _forecast(
     whole = _num_blocks(config)
     depth = _depth(recipe, whole)
     bench = _bench(recipe, _of_depth(config, depth), labels, location, processor, data)
+    if depth:
+        layers = dataclasses.replace(bench.backbone.layers, stands_for=whole)
+        bench.backbone = dataclasses.replace(bench.backbone, layers=layers)
     traced = trace(bench, batch(bench.backbone), device=device)
     if depth and traced.num_blocks != depth:
         # Not as many blocks as the configuration says layers: shared, or of several kinds.
@@ -175,10 +185,11 @@ def _as_traced(recipe: Recipe) -> Recipe:
 
 
 def _num_blocks(config: Any) -> int:
-    """How many blocks a backbone has, if all are alike; else 0."""
+    """How many blocks a backbone has, if all but the first are alike; else 0."""
     config = config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or []
-    if config.is_encoder_decoder or len(set(kinds)) > 1:
+    kinds = [(getattr(config, name, None) or [])[1:] for name in KINDS]
+    mixed = any((getattr(config, name, None) or 1) != 1 for name in SPARSE)
+    if config.is_encoder_decoder or any(len(set(each)) > 1 for each in kinds) or mixed:
         return 0
     return int(getattr(config, "num_hidden_layers", 0) or 0)
 
@@ -201,8 +212,9 @@ def _of_depth(config: Any, depth: int) -> Any:
     config = copy.deepcopy(config)
     inner = config.get_text_config()
     inner.num_hidden_layers = depth
-    if getattr(inner, "layer_types", None):
-        inner.layer_types = inner.layer_types[:depth]
+    for name in KINDS:
+        if getattr(inner, name, None):
+            setattr(inner, name, getattr(inner, name)[:depth])
     return config
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import functools
 import importlib.util
 import re
 import typing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 from peftkit.backbones import LoadedBackbone
 from peftkit.errors import InvalidInput, UnknownName, Unsupported
@@ -80,13 +81,18 @@ def method_class(name: str) -> type[Method]:
         default: Any = option.default
         if option.default_factory is not dataclasses.MISSING:
             default = option.default_factory()
+        if isinstance(default, enum.Enum):  # a word, as in a recipe's file
+            default = default.value
         if dataclasses.is_dataclass(default):  # such as LoRA's runtime options: nothing to measure
             continue
         if isinstance(default, list | dict | set):
             made = dataclasses.field(default_factory=functools.partial(copy.copy, default))
         else:
             made = dataclasses.field(default=default)
-        options.append((option.name, _hint(hints.get(option.name, Any)), made))
+        hint = hints.get(option.name, Any)
+        if default is None:  # PEFT's hints do not always say so
+            hint = Optional[hint]  # noqa: UP045  # of a hint that is a value
+        options.append((option.name, _hint(hint), made))
     cls = dataclasses.make_dataclass(
         name,
         options,

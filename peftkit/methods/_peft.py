@@ -126,6 +126,12 @@ def stored_transposed(backbone: LoadedBackbone, names: Iterable[str]) -> bool:
     return {isinstance(backbone.model.get_submodule(n), Conv1D) for n in names} == {True}
 
 
+def num_layers(backbone: LoadedBackbone) -> int:
+    """How many layers take keys and values of their own, by the configuration."""
+    own = backbone.model.config.get_text_config().num_hidden_layers
+    return int(backbone.layers.stands_for or own)
+
+
 def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
     """What PEFT's prompt methods need to know, which not every configuration names as it expects.
 
@@ -145,7 +151,7 @@ def prompt_options(backbone: LoadedBackbone, num_tokens: int) -> dict[str, Any]:
         "task_type": TaskType(backbone.peft_task) if backbone.peft_task else None,
         "num_virtual_tokens": num_tokens,
         "token_dim": width,
-        "num_layers": backbone.model.config.get_text_config().num_hidden_layers,
+        "num_layers": num_layers(backbone),
         "num_attention_heads": backbone.model.config.get_text_config().num_attention_heads,
         "num_transformer_submodules": 1,
     }

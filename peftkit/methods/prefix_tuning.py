@@ -15,7 +15,7 @@ from peftkit.bounds import Ge
 from peftkit.errors import Unsupported
 from peftkit.fields import settle
 from peftkit.methods._method import Method, Rung
-from peftkit.methods._peft import key_value_heads, require_embeddings_as_input, wrap
+from peftkit.methods._peft import key_value_heads, num_layers, require_embeddings_as_input, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +42,15 @@ class PrefixTuning(Method):
         _require_cache(backbone)
         heads, width = key_value_heads(backbone)
         decoder = backbone.layers.encoder_decoder
-        num_layers = backbone.model.config.get_text_config().num_hidden_layers
+        layers = num_layers(backbone)
         if decoder:
-            num_layers = sum("decoder." in block for block in backbone.layers.blocks)
+            layers = sum("decoder." in block for block in backbone.layers.blocks)
         config = PrefixTuningConfig(
             task_type=TaskType(backbone.peft_task),
             num_virtual_tokens=self.num_tokens,
             token_dim=heads * width,
             num_attention_heads=heads,
-            num_layers=num_layers,
+            num_layers=layers,
             # Two of them: PEFT then hands the prefix to the decoder's attention to itself, alone.
             num_transformer_submodules=2 if decoder else 1,
         )
