@@ -11,7 +11,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,12 +162,13 @@ def run_command(argv: list[str], base: Recipe | None = None) -> int:
         from peftkit.smoke import LIMIT, shrink
 
         recipe, limit = shrink(recipe), LIMIT
+    made_here = "out" in own and not Path(own["out"]).exists()
     out = _free_folder(own)
     from peftkit.environment import quiet_libraries
     from peftkit.pipeline import run
 
     quiet_libraries()
-    with run_progress() as progress:
+    with _none_left_empty(out if made_here else None), run_progress() as progress:
         record = run(
             recipe, out, progress=progress, limit=limit, force=bool(own.get("force")),
             memory_profile=bool(own.get("memory_profile")), report_to=own.get("report_to", ()),
@@ -207,6 +209,17 @@ def _free_folder(own: dict[str, Any]) -> Path | None:
             f"{out} cannot be written", received=error.strerror, next_step="name another folder"
         ) from error
     return out
+
+
+@contextmanager
+def _none_left_empty(out: Path | None) -> Iterator[None]:
+    """Remove an output folder again that nothing was written into, because work was refused."""
+    try:
+        yield
+    finally:
+        if out is not None:
+            with suppress(OSError):  # it holds something
+                out.rmdir()
 
 
 def _evaluate(argv: list[str]) -> int:

@@ -94,7 +94,7 @@ def build(cls: type[T], options: Mapping[str, Any], where: str) -> T:
                 "option",
                 f"{where}.{name}",
                 [f"{where}.{n}" for n in known] or [f"none: {cls.__qualname__} has no options"],
-                next_step=HELP,
+                next_step=_help(f"{where}.{name}"),
             )
     for name, field in known.items():
         if name not in options and field.default is field.default_factory is dataclasses.MISSING:
@@ -139,15 +139,23 @@ def checked(
             continue
     words = list(_literals(hint))
     if isinstance(value, str) and words:
-        raise UnknownName(where, str(value), words, next_step=HELP)
+        raise UnknownName(where, str(value), words, next_step=_help(where))
     example = None if field is None else field.default
     plain = example is not None and isinstance(example, str | int | float)
     raise InvalidInput(
         f"{where} must be {describe(hint)}",
         received=repr(str(value)) if isinstance(value, str) else repr(value),
         allowed=f"for example {example!r} (the default)" if plain else describe(hint),
-        next_step=HELP,
+        next_step=_help(where),
     )
+
+
+def _help(where: str) -> str:
+    """Where an option is explained: those of a part are shown with it, those of a command by it."""
+    part, dot, _ = where.partition(".")
+    if part in ("method", "task"):
+        return f"`peftkit run --{part} NAME --help` explains its options"
+    return HELP if dot or where == "seed" else "the same command with --help explains every option"
 
 
 def describe(hint: Any, *, short: bool = False) -> str:

@@ -107,7 +107,8 @@ def load_task(name: str, options: Collection[str] = ()) -> tuple[type[Task], dic
         "task",
         name,
         {*find("task"), *corpora},
-        next_step=f"for a data set of the hub or a file: --task {TEXT_TASK} --task.data {name}",
+        next_step=f"no file or folder is called so here ({Path.cwd()}); for a data set of the "
+        f"hub: --task {TEXT_TASK} --task.data {name}",
     )
 
 

@@ -107,6 +107,8 @@ def _carry_out(bench: Workbench, saved: Path, profile: Path | None) -> Record:
     import torch
 
     torch.set_num_threads(bench.recipe.training.threads)
+    if bench.recipe.method.needs_backbone:
+        _import_libraries()
     meter = Meter()
     if bench.recipe.method.needs_backbone:
         _load(bench, meter)
@@ -137,12 +139,15 @@ def _require_machine(recipe: Recipe) -> None:
     require_offload(recipe.backbone.offload)
 
 
-def _load(bench: Workbench, meter: Meter) -> None:
-    """Load the backbone, measured; what the task remarks on it goes to the notes of the data."""
+def _import_libraries() -> None:
+    """Import what every run needs before memory is measured, as workers of a comparison do."""
     with sparing_imports():
         import peft  # noqa: F401
         import transformers.trainer  # noqa: F401
 
+
+def _load(bench: Workbench, meter: Meter) -> None:
+    """Load the backbone, measured; what the task remarks on it goes to the notes of the data."""
     with meter.phase("load"):
         bench.backbone  # noqa: B018  # loads on first use
     remarks = bench.recipe.task.remarks(bench.data, bench.backbone)

@@ -7,7 +7,7 @@ are. `--method.text FOLDER` reads a corpus of the domain instead; `--method.epoc
 paper takes. The backbone comes without a layer that predicts tokens; a new one is trained with it.
 
 Expect: accuracy 49.3 % with one seed, 2235 s of training and
-1.67 GB on one core of an AMD EPYC (records: benchmarks/results/recipes).
+1.67 GB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Gururangan et al. 2020, arXiv:2004.10964. Departures: 3 epochs, batches of 8.
 """
 

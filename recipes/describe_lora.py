@@ -6,7 +6,7 @@ The default backbone is a tiny teller of stories that is at hand without a netwo
 paper's.
 
 Expect: bleu 17.171 with one seed, 98 s of training and
-298 MB on one core of an AMD EPYC (records: benchmarks/results/recipes).
+298 MB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Hu et al. 2021, arXiv:2106.09685, section 5.4 (E2E, GPT-2). Departures: all linear layers;
 greedy search instead of ten beams; the tiny backbone, 1,024 of 42,061 pairs.
 """

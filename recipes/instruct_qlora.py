@@ -11,7 +11,7 @@ it. By default a Llama of 260,000 parameters reads the human-written tasks of Se
 tokens of a letter or two: many are cut, as the record notes. Only the answers are learned.
 
 Expect: completion_loss 4.368 with one seed, 62 s of training and
-1.08 GB on one core of an AMD EPYC (records: benchmarks/results/recipes).
+1.08 GB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Dettmers et al. 2023, arXiv:2305.14314, sections 3 and 4, appendix B. Departures: float32,
 not bfloat16, which most CPUs only emulate; AdamW without pages, which need CUDA (its steps are the
 same); activations kept, not recomputed; three passes over this data set, not 1,875 to 10,000 steps.

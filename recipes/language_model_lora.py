@@ -9,7 +9,6 @@ core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Hu et al. 2021, arXiv:2106.09685, on plain text. Departure: all linear layers, not q and v.
 """
 
-import sys
 from pathlib import Path
 
 from peftkit import Recipe, run
@@ -17,6 +16,7 @@ from peftkit.environment import quiet_libraries
 from peftkit.flags import parse_flags
 from peftkit.reporting.progress import run_progress
 from peftkit.reporting.single import describe
+from peftkit.script import walk
 from peftkit.smoke import LIMIT, shrink
 
 RECIPE = Recipe(
@@ -45,4 +45,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    walk(main)

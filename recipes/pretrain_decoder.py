@@ -13,7 +13,6 @@ Follows: small Llamas on simple text (Eldan and Li 2023, arXiv:2305.07759). Depa
 one text a block, AdamW as everywhere here.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from peftkit.environment import quiet_libraries
 from peftkit.flags import parse_flags
 from peftkit.reporting.progress import run_progress
 from peftkit.reporting.single import describe
+from peftkit.script import walk
 
 OUT = "out/decoder"
 RECIPE = Recipe(
@@ -100,4 +100,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    walk(main)

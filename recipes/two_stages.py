@@ -11,13 +11,13 @@ second data set 67.4 % (seed 0, 500 test rows each, 5 minutes on one core of an 
 Follows: plain sequential fine-tuning, both stages full.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
 from peftkit import Recipe, sequence
 from peftkit.environment import quiet_libraries
 from peftkit.flags import parse_flags
+from peftkit.script import walk
 from peftkit.smoke import shrink
 from peftkit.stages.report import print_matrix
 
@@ -58,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    walk(main)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -145,6 +147,43 @@ def test_bad_input_is_one_message_and_status_2(
     assert "Traceback" not in shown.err
     for part in parts:
         assert part in shown.err
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But one that was there stays."""
+    there = tmp_path / "there"
+    there.mkdir()
+    task = ["--task", "text_classification", "--task.data", str(tmp_path / "nowhere.csv")]
+    for out in (tmp_path / "new", there):
+        assert main(["run", "--method", "lora", *task, "--out", str(out)]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err
+
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_gated_backbone_says_what_opens_it() -> None:
+    from huggingface_hub.errors import GatedRepoError
+
+    from peftkit.backbones._locate import unreachable
+
+    error = OSError("cannot be fetched")
+    answer: Any = SimpleNamespace(headers={}, request=None, status_code=403)
+    error.__cause__ = GatedRepoError("403: restricted", response=answer)
+
+    assert "accept the licence" in str(unreachable("backbone 'a/b'", error, allowed="a folder"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "step"),
+    [(["verdict", "x", "--margin", "abc"], "the same command with --help"),
+     (["run", "--method", "lora", "--method.rank", "x", "--task", "pydocs/library"],
+      "`peftkit run --method NAME --help`")],
+)  # fmt: skip
+def test_a_wrong_value_names_the_help_that_explains_it(
+    capsys: pytest.CaptureFixture[str], argv: list[str], step: str
+) -> None:
+    assert main(argv) == 2
+    assert f"Next: {step}" in capsys.readouterr().err
 
 
 def test_a_backbone_that_cannot_be_reached_is_named(

@@ -128,6 +128,17 @@ def unreachable(what: str, error: Exception, *, allowed: str) -> BackboneNotFoun
     """The error for something that is neither here nor could be fetched from the hub."""
     import os
 
+    from huggingface_hub.errors import GatedRepoError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            return BackboneNotFound(
+                f"{what} is given on the hub to those who accepted its licence",
+                received=f"{type(cause).__name__}: {str(cause).splitlines()[0]}",
+                next_step="accept the licence on its page there, then `hf auth login`",
+            )
+        cause = cause.__cause__
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
     return BackboneNotFound(
         f"{what} is no local folder and could not be fetched from the hub"

@@ -60,13 +60,15 @@ def read_file(path: Path) -> pa.Table:
     return table
 
 
-def _unreadable(path: Path, why: str, line: int | None = None) -> InvalidInput:
+def _unreadable(
+    path: Path, why: str, line: int | None = None, step: str | None = None
+) -> InvalidInput:
     where = f" at line {line}" if line else ""
     return InvalidInput(
         f"{path} cannot be read{where}",
         received=why,
         allowed=f"a whole {path.suffix.lower()} file",
-        next_step="repair that line" if line else "write the file again",
+        next_step=step or ("repair that line" if line else "write the file again"),
     )
 
 
@@ -77,7 +79,9 @@ def _read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _unreadable(path, f"bytes that are not UTF-8 text ({error.reason})", line) from error
+        why = f"bytes that are not UTF-8 text ({error.reason})"
+        save = f"save it as UTF-8: `iconv -f LATIN1 -t UTF-8 {path.name} > utf8{path.suffix}`"
+        raise _unreadable(path, why, line, save) from error
 
 
 # ---- CSV and TSV

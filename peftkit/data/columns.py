@@ -200,7 +200,7 @@ def _find_label(dataset: Dataset, taken: Sequence[str]) -> str:
         "no column looks like a label",
         received=", ".join(dataset.column_names),
         allowed=f"a column named {', '.join(_LABELS[0] + _LABELS[1])}, or one whose values repeat",
-        next_step="name it (label_column)",
+        next_step="name it (--task.label-column)",
     )
 
 
@@ -226,5 +226,5 @@ def _find_text(dataset: Dataset, second: str | None, label: str) -> tuple[str, s
         "no column looks like text",
         received=", ".join(f"{name}: {kind}" for name, kind in dataset.features.items()),
         allowed="a column of text beside the label",
-        next_step="name it (text_column)",
+        next_step="name it (--task.text-column)",
     )

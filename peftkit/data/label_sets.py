@@ -120,7 +120,7 @@ def _list_column(rows: Dataset, named: str | None) -> str:
             raise InvalidInput(
                 "several columns may hold the labels",
                 received=", ".join(group),
-                next_step="name the right one (label_column)",
+                next_step="name the right one (--task.label-column)",
             )
         for name in group:
             return str(name)

@@ -46,7 +46,7 @@ def label_names(splits: Splits, label_column: str) -> tuple[list[str], Splits]:
             f"the training rows of {splits.source} are all of one class",
             received=f"column {label_column!r} holds {classes[0]!r} only",
             allowed="two classes or more",
-            next_step="add rows of another class, or name another column (label_column)",
+            next_step="add rows of another class, or name another column (--task.label-column)",
         )
     names, notes = _names(splits.train, values["train"], classes, label_column, declared)
     codes = {value: code for code, value in enumerate(classes)}
@@ -159,7 +159,7 @@ def _values(part: Dataset, split: str, column: str, declared: Sequence[str] | No
         f"column {column!r} holds no classes",
         received=f"{stored.type} in the {split} split, such as {values[0]!r}",
         allowed="whole numbers, truth values or texts, one a row",
-        next_step=f"name another column (label_column){_other_task(stored.type)}",
+        next_step=f"name another column (--task.label-column){_other_task(stored.type)}",
     )
 
 

@@ -65,7 +65,7 @@ def find_media_column(rows: Dataset, kind: Kind, named: str | None = None) -> st
             raise InvalidInput(
                 f"several columns may hold the {_OF[kind]}",
                 received=", ".join(group),
-                next_step=f"name the right one ({kind}_column)",
+                next_step=f"name the right one (--task.{kind}-column)",
             )
         if group:
             return str(group[0])
@@ -73,7 +73,7 @@ def find_media_column(rows: Dataset, kind: Kind, named: str | None = None) -> st
         f"no column holds {_OF[kind]}",
         received=", ".join(f"{name}: {feature}" for name, feature in rows.features.items()),
         allowed="a column of bytes, of bytes with a path, or of paths of files",
-        next_step=f"name it ({kind}_column)",
+        next_step=f"name it (--task.{kind}-column)",
     )
 
 

@@ -89,7 +89,8 @@ def _columns(
                 f"row {row} of {source} does not have one tag a word",
                 received=f"{a!r:.60} and {b!r:.60}",
                 allowed="two lists of the same length",
-                next_step="correct the row, or name other columns (tokens_column, tags_column)",
+                next_step="correct the row, or name other columns "
+                "(--task.tokens-column, --task.tags-column)",
             )
     declared = _declared(rows.features[tag_column])
     for row, (a, b) in enumerate(zip(words, found, strict=True)):

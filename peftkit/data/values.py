@@ -45,7 +45,7 @@ def find_value_column(rows: Dataset, named: str | None, *, taken: Sequence[str |
                 f"column {named!r} holds no numbers",
                 received=str(rows.features[named]),
                 allowed=f"a column of numbers: {', '.join(numbers) or 'there is none'}",
-                next_step="name another column (label_column), or --task text_classification",
+                next_step="name another --task.label-column, or --task text_classification",
             )
         return named
     floats = [name for name in numbers if _is_float(rows, name)]
@@ -54,7 +54,7 @@ def find_value_column(rows: Dataset, named: str | None, *, taken: Sequence[str |
             raise InvalidInput(
                 "several columns may be the number to predict",
                 received=", ".join(group),
-                next_step="name the right one (label_column)",
+                next_step="name the right one (--task.label-column)",
             )
         for name in group:
             return str(name)
@@ -63,7 +63,7 @@ def find_value_column(rows: Dataset, named: str | None, *, taken: Sequence[str |
         received=", ".join(f"{name}: {kind}" for name, kind in rows.features.items()),
         allowed="a column of numbers named "
         f"{', '.join(name for names in _VALUES for name in names)}, or the only one of floats",
-        next_step="name it (label_column)",
+        next_step="name it (--task.label-column)",
     )
 
 
@@ -103,7 +103,7 @@ def valued(
                 f"all numbers of {where} are the same, so there is nothing to predict",
                 received=f"column {columns.label!r} holds {first!r} only",
                 allowed="at least two different numbers",
-                next_step="add rows, or name another column (label_column)",
+                next_step="add rows, or name another column (--task.label-column)",
             )
         notes.append(f"all numbers of {where} are the same: its correlations say nothing")
     return columns.label, dataclasses.replace(splits, **parts, notes=tuple(notes))
