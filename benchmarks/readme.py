@@ -1,18 +1,20 @@
-"""Writes every measured number of the README and of the recipes' headers, from records.
+"""Writes every measured number of the README, of recipes' headers and of tables, from records.
 
     python benchmarks/readme.py [--check]
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of README.md goes the table of the records in
 benchmarks/results/NAME, with its plot; between `<!-- verdicts -->` and `<!-- end -->` what the
 studies in benchmarks/results/studies came to; in a recipe's "Expect:" line what the records of
-that very recipe say, whatever their seeds; in recipes/README.md one row for each recipe. `--check`
-writes nothing and fails if anything would change.
+that very recipe say, whatever their seeds; in recipes/README.md one row for each recipe; in
+`table.md` and `table.csv` of a folder of records what `peftkit report` writes there (plots and page
+are left to it). `--check` writes nothing and fails if anything would change.
 """
 
 import re
 import runpy
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from peftkit import Recipe, read_records
@@ -20,7 +22,7 @@ from peftkit.quantities import percent, size_in_bytes
 from peftkit.record import Record
 from peftkit.reporting.pairing import metric_of
 from peftkit.reporting.summary import Row, Table, summarise
-from peftkit.reporting.tables import to_markdown
+from peftkit.reporting.tables import to_csv, to_markdown
 from peftkit.script import main as run_recipe
 from peftkit.verdict import Verdict, wording
 from peftkit.verdict.deciding import Decision
@@ -172,17 +174,35 @@ def catalogue(text: str) -> str:
     )
 
 
-def main(check: bool) -> None:
-    expected = recorded()
-    stale = []
-    scripts = sorted((ROOT / "recipes").glob("*.py"))
-    for path in [ROOT / "README.md", *scripts, ROOT / "recipes" / "README.md"]:
-        old = path.read_text(encoding="utf-8")
-        if path.suffix == ".py":
-            new = recipe(path, old, expected)
+def reports() -> dict[Path, str]:
+    """The tables of every folder that has any."""
+    found = {}
+    for folder in sorted(path.parent for path in RESULTS.glob("*/table.csv")):
+        if folder == STUDIES:
+            studies = sorted(path.parent for path in STUDIES.glob("*/records"))
+            tables = [table for each in studies for table in read_studied(each).tables]
         else:
-            new = readme(old) if path.parent == ROOT else catalogue(old)
-        if new != old:
+            tables = summarise(read_records(folder)[0])
+        found[folder / "table.md"] = to_markdown(tables)
+        found[folder / "table.csv"] = to_csv(tables)
+    return found
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every file, and what it should hold."""
+    yield from reports().items()
+    yield ROOT / "README.md", readme((ROOT / "README.md").read_text(encoding="utf-8"))
+    expected = recorded()
+    for path in sorted((ROOT / "recipes").glob("*.py")):
+        yield path, recipe(path, path.read_text(encoding="utf-8"), expected)
+    every = ROOT / "recipes" / "README.md"  # made of the headers as they are by now
+    yield every, catalogue(every.read_text(encoding="utf-8"))
+
+
+def main(check: bool) -> None:
+    stale = []
+    for path, new in texts():
+        if new != path.read_text(encoding="utf-8"):
             stale.append(str(path.relative_to(ROOT)))
             if not check:
                 path.write_text(new, encoding="utf-8")

@@ -107,6 +107,19 @@ class Recipe:
         own = self.training.learning_rate
         return getattr(self.method, "learning_rate", None) if own is None else own
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its parts say of themselves: rung, metric, higher_is_better.
+
+        Records hold it, as whoever reads them runs no code that they name.
+        """
+        task = self.task
+        return {
+            "rung": self.method.rung,
+            "metric": task.metric,
+            "higher_is_better": task.higher_is_better,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data; `from_dict` gives back an equal recipe."""
         return {

@@ -32,6 +32,7 @@ class Record:
     Attributes:
         key: Hash over recipe, data and weights; the name of the record's file.
         recipe: The recipe as a plain dictionary (`Recipe.to_dict`).
+        facts: What its parts say of themselves (`Recipe.facts`); older records have none.
         status: How the run ended.
         error: Why it did not end well; empty when status is "done".
         metrics: Split name -> metric name -> value; splits are "validation" and "test".
@@ -60,6 +61,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     created: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -125,10 +127,14 @@ def read_records(folder: Path | str) -> tuple[list[Record], list[str]]:
     folder = Path(folder)
     paths = sorted((folder / "records").glob("*.json")) or sorted(folder.glob("record.json"))
     if not paths:
+        within = sorted(path.parent.name for path in folder.glob("*/records"))
         raise InvalidInput(
             f"no records in {folder}",
+            received=f"studies in it: {', '.join(within)}" if within else None,
             allowed="the --out folder of `peftkit run` or `peftkit compare`",
-            next_step="check the folder's name, or run `peftkit compare --out DIR` first",
+            next_step=f"name one or more of these, such as {folder / within[0]}"
+            if within
+            else "check the folder's name, or run `peftkit compare --out DIR` first",
         )
     records, problems = [], []
     for path in paths:

@@ -39,6 +39,7 @@ def record_of(
     return Record(
         key=_key(recipe, bench, data),
         recipe=recipe.to_dict(),
+        facts=recipe.facts,
         status="done",
         metrics=metrics,
         predictions=predictions,

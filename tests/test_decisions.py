@@ -183,6 +183,13 @@ def test_never_always_and_undecided_are_answers(gap: float, answer: str, truth: 
         assert there.answer == answer
 
 
+def test_losses_that_never_vary_leave_the_crossover_open() -> None:
+    """As they leave the verdict open."""
+    found = crossover([10.0, 20.0, 30.0], np.zeros((3, 3, 20)), 0.5, shares=False)
+
+    assert (found.lower, found.upper) == (None, None)
+
+
 def test_two_sizes_have_no_crossover() -> None:
     with pytest.raises(ValueError, match="three sizes"):
         crossover([64, 512], curves(np.array([0.0, 0.05]), 3, 50, 0.01, 0), 0.01)

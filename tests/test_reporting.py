@@ -24,6 +24,7 @@ from rich.console import Console
 from scipy import stats
 
 from peftkit import quantities as q
+from peftkit.cli import main
 from peftkit.errors import InvalidInput
 from peftkit.record import Record
 from peftkit.reporting import Report, notes, report
@@ -35,6 +36,7 @@ from peftkit.reporting.single import describe
 from peftkit.reporting.summary import Table, summarise
 from peftkit.reporting.tables import to_csv, to_markdown
 from peftkit.reporting.terminal import print_tables
+from peftkit.verdict.from_table import judge_tables
 
 CLASSES, ITEMS, SIZES, SEEDS = 10, 300, (32, 128, 512), (0, 1, 2)
 
@@ -447,7 +449,7 @@ def test_runs_that_did_not_end_well_are_shown_with_their_reason() -> None:
 def test_seeds_without_any_record_are_named() -> None:
     records = [make_record("full", seed=seed) for seed in SEEDS] + [make_record("lora", seed=1)]
 
-    assert "lora at 512: 1 of 3 seeds, seeds 0, 2 no record yet" in printed(summarise(records))
+    assert "lora at 512: 1 of 3 seeds, seeds 0, 2 not run" in printed(summarise(records))
 
 
 def test_seeds_that_learned_nothing_are_named() -> None:
@@ -458,7 +460,7 @@ def test_seeds_that_learned_nothing_are_named() -> None:
 
     (table,) = summarise(records)
     assert notes.footnotes(table)[1] == [
-        "full at 512: 2 of 3 seeds, seed 2 no record yet; seed 1 no better than chance (10.0 %)"
+        "full at 512: 2 of 3 seeds, seed 2 not run; seed 1 no better than chance (10.0 %)"
     ]
 
 
@@ -811,3 +813,130 @@ def test_importing_is_cheap_and_reporting_never_imports_torch(tmp_path: Path) ->
 
     lines = done.stdout.splitlines()
     assert (lines[0], lines[-1]) == ("[]", "[]")
+
+
+# ---- verdicts on tables
+
+
+def clear_study(seeds: Iterable[int] = SEEDS, **statuses: str) -> list[Record]:
+    """Full gets all right, the others half; a method may have failed at every seed."""
+    records = []
+    for name in ("none", "lora", "bottleneck", "prefix_tuning", "full"):
+        for seed in seeds:
+            spread = np.random.default_rng([seed, len(name)]).random(ITEMS) < 0.02
+            hits = [int((name == "full" or i % 2) and not lost) for i, lost in enumerate(spread)]
+            record = make_record(name, seed=seed, correct=hits)
+            status = statuses.get(name)
+            records.append(fail(record, status, "no") if status else record)
+    return records
+
+
+def verdict_of(records: list[Record], **how: Any) -> Any:
+    ((_, verdict),) = judge_tables(summarise(records), 1.0, **how)
+    return verdict
+
+
+def test_full_is_not_warranted_over_methods_whose_runs_all_failed() -> None:
+    """Nobody knows how good they would have been; what cannot exist is no alternative."""
+    whole = verdict_of(clear_study(prefix_tuning="unsupported")).decisions[0]
+    failed = verdict_of(clear_study(bottleneck="out_of_memory")).decisions[0]
+
+    assert (whole.kind, whole.missing) == ("full is warranted", ())
+    assert (failed.kind, failed.missing) == ("undecided", ("bottleneck",))
+
+
+def test_nothing_is_warranted_before_all_that_was_asked_for_has_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = clear_study()
+    folder = write_study(tmp_path, records)
+    keys = [record.key for record in records]
+    for cells, kind in ((keys, "full is warranted"), ([*keys, "1" * 16], "undecided")):
+        design = json.dumps({"cells": cells, "margin": 1.0})
+        (folder / "design.json").write_text(design, encoding="utf-8")
+        assert main(["verdict", str(folder), "--json"]) == 0
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)[0]["decisions"][0]["verdict"] == kind
+    assert "1 of 16 cells of the study have no record yet" in shown.err
+
+    (folder / "design.json").write_text('{"cells": ["other"]}', encoding="utf-8")
+    assert main(["verdict", str(folder)]) == 2
+    assert "Next: run the study on" in capsys.readouterr().err
+
+
+def test_the_cheapest_is_told_by_what_it_trains_not_by_its_name() -> None:
+    """A table keeps variants together: rank 64 is shown before bottleneck, and trains more."""
+    records = [make_record(name, seed=s) for name in ("bottleneck", "full") for s in SEEDS]
+    for rank, parameters in ((1, 9_216), (64, 589_824)):
+        for seed in SEEDS:
+            one = make_record("lora", seed=seed, options={"rank": rank})
+            one.costs["trainable_parameters"] = parameters
+            records.append(one)
+    (table,) = summarise(records)
+
+    assert [m.partition(":")[2] for m in table.methods] == ["rank=1", "rank=64", "", ""]
+    assert verdict_of(records).results.ladder == ("lora:rank=1", "bottleneck", "lora:rank=64")
+
+
+def test_parts_of_ones_own_are_known_by_what_records_say_of_them() -> None:
+    """No code that a record names is run; without its facts a loss would count as a score."""
+    facts = {"rung": "partial", "metric": "nats", "higher_is_better": False}
+    records = []
+    for name, nats in (("lora", 2.0), ("full", 1.0)):
+        for seed in SEEDS:
+            record = make_record(
+                name,
+                seed=seed,
+                facts=facts,
+                predictions={},
+                metrics={"test": {"other": 1.0, "nats": nats + seed / 100}},
+            )
+            method = {"name": "own.py:Mine"} if name == "lora" else record.recipe["method"]
+            record.recipe.update({"method": method, "task": {"name": "own.py:Task", "size": 512}})
+            records.append(record)
+    (table,) = summarise(records)
+    verdict = verdict_of(records)
+
+    assert (table.metric.name, table.metric.higher_is_better) == ("nats", False)
+    assert verdict.results.ladder == ("Mine",)
+    assert verdict.decisions[0].contrasts[0].difference.mean == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("items", [True, False])
+def test_a_score_that_is_no_number_is_left_out_and_named(items: bool) -> None:
+    records = []
+    for name in ("lora", "full"):
+        for seed in SEEDS:
+            nats = [1.0 + seed / 10, 2.0]
+            bad = (name, seed) == ("lora", 1)
+            nats[0] = float("nan") if bad else nats[0]
+            columns = {"item": [0, 1], "nats": nats, "bytes": [1, 1]} if items else {}
+            value = float(np.mean(nats) / np.log(2))
+            record = make_record(
+                name, seed=seed, predictions=columns, metrics={"test": {"bits_per_byte": value}}
+            )
+            record.recipe["task"]["name"] = "language_modeling"
+            records.append(record)
+    (table,) = summarise(records)
+    row = table.row("lora", 512)
+
+    assert row is not None
+    assert row.quality is not None
+    assert row.quality.num_seeds == 2
+    assert any("1 records left out whose bits_per_byte" in note for note in table.notes)
+
+
+def test_a_csv_says_largest_where_it_is_the_largest() -> None:
+    records = make_study(names=("lora", "full"))
+    for record in records:
+        record.costs["counted_memory_bytes"] = {"peak": 1000 + record.seed}
+    line = next(csv.DictReader(io.StringIO(to_csv(summarise(records)))))
+
+    assert line["counted_memory_peak_bytes_max"] == "1002"
+
+
+def test_a_folder_of_several_studies_names_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_study(tmp_path / name, [make_record("lora")])
+    with pytest.raises(InvalidInput, match=r"studies in it: a, b.*name one or more"):
+        report(tmp_path)

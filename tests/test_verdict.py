@@ -153,6 +153,13 @@ def test_an_open_comparison_says_what_would_decide_it() -> None:
     assert needs.items is None or needs.items > ITEMS
 
 
+def test_no_number_of_items_decides_with_two_seeds() -> None:
+    needs = decide(study({"lora": {64: 0.006}}, seeds=2), 0.01).decisions[0].contrasts[0].needs
+
+    assert needs is not None
+    assert (needs.items, needs.power) == (None, 0.0)
+
+
 def test_what_is_shown_of_some_methods_is_said_where_others_are_open() -> None:
     gaps = {"none": dict.fromkeys((64, 256, 512), 0.2), "lora": dict.fromkeys((64, 256, 512), 0.01)}
     found = decide(study(gaps, untrained=frozenset({"none"})), 0.01)

@@ -45,7 +45,10 @@ def advise_command(argv: list[str]) -> None:
     )
     margin = own.get("margin")
     require_margin(margin)
-    judged = [each for f in folders for each in read_judged(Path(f), margin)]
+    studied = [read_judged(Path(folder), margin) for folder in folders]
+    for found in studied:
+        found.warn()
+    judged = [each for found in studied for each in found.verdicts]
     evidence = weigh(situation, judged)
     kind, reason = conclude(evidence)
     if own.get("json"):

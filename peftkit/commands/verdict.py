@@ -53,7 +53,9 @@ def _of_file(path: Path, margin: float | None) -> Verdict:
 def _of_folder(folder: Path, margin: float | None) -> list[Verdict]:
     from peftkit.verdict.from_table import read_judged
 
-    return [verdict for _, verdict in read_judged(folder, margin)]
+    studied = read_judged(folder, margin)
+    studied.warn()
+    return [verdict for _, verdict in studied.verdicts]
 
 
 def _print(verdicts: list[Verdict]) -> None:

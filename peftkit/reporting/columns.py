@@ -113,7 +113,7 @@ def _difference_cell(table: Table, method: str, size: int) -> Cell:
 
 def _estimate(estimate: Estimate, table: Table, sign: str = "") -> str:
     """`53.1 +-2.1`, in the units of the table's metric."""
-    digits = 1 if table.metric.is_share else 3
+    digits = table.metric.digits
     mean = f"{table.metric.scale * estimate.mean:{sign}.{digits}f}"
     if estimate.sources == "nothing":
         return mean

@@ -60,13 +60,13 @@ def score_of(table: Table, error: float) -> float:
 
 def curve_in_words(table: Table, method: str, curve: Curve) -> str:
     """Its coefficients, and whether it holds."""
-    law = curve.law
+    law, digits = curve.law, table.metric.digits
     predicted, measured = (score_of(table, e) for e in (curve.predicted, curve.measured))
     held = "holds" if curve.holds else "does not hold"
     formula = f"{law.scale:.3g} n^-{law.exponent:.2f} + {law.floor:.3g}"
     return (
-        f"`{method}`: error {formula}; of the smaller sizes alone it puts {predicted:.1f} "
-        f"at {curve.held_out:,.0f}, where {measured:.1f} was measured: it {held}"
+        f"`{method}`: error {formula}; of the smaller sizes alone it puts {predicted:.{digits}f} "
+        f"at {curve.held_out:,.0f}, where {measured:.{digits}f} was measured: it {held}"
     )
 
 

@@ -161,7 +161,7 @@ def _shortfall(row: Row, num_seeds: int) -> str:
             text = reason if reason.lower().startswith(text) else f"{text}: {reason}"
         reasons.setdefault(text, []).append(record.seed)
     if row.missing:
-        reasons["no record yet"] = list(row.missing)
+        reasons["not run"] = list(row.missing)
     if not row.done and len(reasons) == 1:
         return next(iter(reasons))
     parts = [f"{_seeds(seeds)} {text}" for text, seeds in reasons.items()]

@@ -7,6 +7,7 @@ for seeds only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,26 +40,33 @@ class Metric:
         return self.name.endswith(_SHARES)
 
     @property
+    def digits(self) -> int:
+        """Decimals of its values as they are displayed."""
+        return 1 if self.is_share else 3
+
+    @property
     def scale(self) -> float:
         """What its values are multiplied by for display."""
         return 100.0 if self.is_share else 1.0
 
 
 def metric_of(task: str, records: Sequence[Record]) -> Metric:
-    """The main metric of a task: as the task says, else accuracy, else the first recorded."""
+    """The main metric of a task: as it says, or said then; else accuracy, or the first recorded."""
     part = part_class("task", task)
     name = getattr(part, "metric", None)
     if isinstance(name, str):
         return Metric(name, bool(getattr(part, "higher_is_better", True)))
+    for facts in (record.facts for record in records if "metric" in record.facts):
+        return Metric(str(facts["metric"]), bool(facts["higher_is_better"]))
     recorded = [metric for r in records for metric in r.metrics.get("test", {})]
     return Metric("accuracy" if "accuracy" in recorded or not recorded else recorded[0])
 
 
 def estimate_quality(records: Sequence[Record], metric: Metric) -> Estimate | None:
-    """The metric over seeds and test items; None without records that have it."""
+    """The metric over seeds and test items; None without records that have it, a finite number."""
     scores = item_scores_of(records, metric)
     if scores is not None:
-        return crossed_estimate(scores, shares=metric.is_share)
+        return _crossed(scores, metric)
     values = [value for r in records if (value := value_of(r, metric)) is not None]
     return seed_estimate(values) if values else None
 
@@ -72,14 +80,30 @@ def estimate_difference(
     second = [second_by_seed[record.seed] for record in first]
     scores = item_scores_of([*first, *second], metric)
     if scores is not None:
-        paired = scores[: len(first)] - scores[len(first) :]
-        return crossed_estimate(paired, shares=metric.is_share)
+        return _crossed(scores[: len(first)] - scores[len(first) :], metric)
     gaps = [
         a - b
         for one, other in zip(first, second, strict=True)
         if (a := value_of(one, metric)) is not None and (b := value_of(other, metric)) is not None
     ]
     return seed_estimate(gaps) if gaps else None
+
+
+def _crossed(scores: NDArray[np.float64], metric: Metric) -> Estimate | None:
+    """The estimate from the seeds whose scores are all finite."""
+    finite = scores[np.isfinite(scores).all(axis=1)]
+    return crossed_estimate(finite, shares=metric.is_share) if len(finite) else None
+
+
+def without_score(records: Sequence[Record], metric: Metric) -> list[str]:
+    """Keys of records that ended well, but whose metric is no finite number, of any item."""
+    lost = []
+    for record in records:
+        scores = item_scores_of([record], metric)
+        bad = scores is not None and not np.isfinite(scores).all()
+        if record.status == "done" and (bad or value_of(record, metric) is None):
+            lost.append(record.key)
+    return lost
 
 
 def disagreeing(records: Sequence[Record], metric: Metric) -> list[str]:
@@ -93,9 +117,9 @@ def disagreeing(records: Sequence[Record], metric: Metric) -> list[str]:
 
 
 def value_of(record: Record, metric: Metric) -> float | None:
-    """The metric of one run on the test split."""
+    """The metric of one run on the test split; None where there is none, or no finite one."""
     value = record.metrics.get("test", {}).get(metric.name)
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def item_scores_of(records: Sequence[Record], metric: Metric) -> NDArray[np.float64] | None:

@@ -231,12 +231,7 @@ def _numbers(table: Table) -> dict[str, str]:
 def _level(row: Row, table: Table, dashes: Any) -> Level:
     """A row that adapts nothing as a line."""
     y = table.metric.scale * (row.quality.mean if row.quality else 0.0)
-    return Level(f"{row.method} {y:.{_digits(table)}f}", y, _LEVEL_COLOUR, dashes)
-
-
-def _digits(table: Table) -> int:
-    """Decimals of the metric."""
-    return 1 if table.metric.is_share else 3
+    return Level(f"{row.method} {y:.{table.metric.digits}f}", y, _LEVEL_COLOUR, dashes)
 
 
 def _chance(table: Table) -> list[Level]:

@@ -28,6 +28,7 @@ from peftkit.reporting.pairing import (
     estimate_difference,
     estimate_quality,
     metric_of,
+    without_score,
 )
 from peftkit.statistics.estimates import Estimate
 
@@ -85,11 +86,12 @@ class Row:
                 found.append(float(value))
         if not found:
             return None
-        return (
-            max(found)
-            if name.endswith(("memory_bytes", "reserved_bytes"))
-            else sum(found) / len(found)
-        )
+        return max(found) if is_largest(name) else sum(found) / len(found)
+
+
+def is_largest(cost: str) -> bool:
+    """Whether a row has the largest of a cost over its seeds, not their mean: of memory."""
+    return cost.endswith(("memory_bytes", "reserved_bytes"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,11 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
             f"{len(wrong)} records whose {metric.name} is not that of their own predictions "
             f"(predictions are shown): {', '.join(wrong)}"
         )
+    if lost := without_score(records, metric):
+        notes.append(
+            f"{len(lost)} records left out whose {metric.name} is no finite number: "
+            f"{', '.join(lost)}"
+        )
     return notes
 
 
@@ -216,7 +223,11 @@ def _rows(records: list[Record]) -> list[Row]:
     for record in records:
         cells[labels[record.key], sizes[record.key]].append(record)
     seeds = {record.seed for record in records}
-    rungs = {name: rung_of(name) for name in dict.fromkeys(r.method for r in records)}
+    rungs: dict[str, str] = {}
+    for record in records:
+        rungs[record.method] = rungs.get(record.method) or (
+            rung_of(record.method) or str(record.facts.get("rung", ""))
+        )
     rows = []
     for (label, size), group in cells.items():
         group.sort(key=lambda record: record.seed)

@@ -10,7 +10,7 @@ from typing import Any
 from peftkit.reporting import notes
 from peftkit.reporting.columns import Cell, Column, columns_of
 from peftkit.reporting.labels import RUNGS
-from peftkit.reporting.summary import Row, Table
+from peftkit.reporting.summary import Row, Table, is_largest
 from peftkit.statistics.estimates import Estimate
 
 Line = dict[str, Any]
@@ -149,12 +149,15 @@ def _costs(row: Row, table: Table) -> Line:
     for name, phase in table.recorded_costs:
         if phase is not None:
             stem, _, unit = name.rpartition("_")
-            over_seeds = "max" if name.startswith("peak_") else "mean"
-            line[f"{stem}_{phase}_{unit}_{over_seeds}"] = row.cost(name, phase)
+            line[f"{stem}_{phase}_{unit}_{_over_seeds(name)}"] = row.cost(name, phase)
         else:
             is_count = name.endswith("_parameters")
-            line[name if is_count else f"{name}_mean"] = row.cost(name)
+            line[name if is_count else f"{name}_{_over_seeds(name)}"] = row.cost(name)
     return {name: _whole(value) for name, value in sorted(line.items())}
+
+
+def _over_seeds(cost: str) -> str:
+    return "max" if is_largest(cost) else "mean"
 
 
 def _whole(value: float | None) -> float | int | None:

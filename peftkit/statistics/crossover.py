@@ -80,8 +80,12 @@ class Smoothed:
     df: NDArray[np.float64]
 
     def bounds(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper ends of two-sided intervals, point by point."""
+        """Lower and upper ends of two-sided intervals, point by point.
+
+        Values that all agree do not make their mean certain: there the ends are infinite.
+        """
         half = scipy.stats.t.ppf(0.5 + level / 2, self.df) * self.standard_error
+        half = np.where(self.standard_error > 0, half, np.inf)
         return self.mean - half, self.mean + half
 
 

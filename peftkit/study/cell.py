@@ -115,6 +115,7 @@ def unfinished_record(payload: dict[str, Any], status: Status, error: str) -> Re
     return Record(
         key=payload["key"],
         recipe=payload["recipe"],
+        facts=payload.get("facts", {}),
         status=status,
         error=error,
         data=dict(payload["data"]),

@@ -124,6 +124,7 @@ class Execution:
         return {
             "key": cell.key,
             "recipe": cell.recipe.to_dict(),
+            "facts": cell.recipe.facts,
             "out": str(self._folder.path),
             "save_weights": self._keep_weights != "none",
             "force": self._force,

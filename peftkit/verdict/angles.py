@@ -91,7 +91,7 @@ def _complexity(table: Table, verdict: Verdict) -> str:
         said.append(f"A new head alone leaves a difference of {probe}.")
     if (scratch := by_name.get("scratch")) and (full := by_name.get("full")):
         gap = table.metric.scale * table.metric.direction * (_mean(full) - _mean(scratch))
-        worth = f"{gap:.1f} {verdict.results.unit}"
+        worth = f"{gap:.{table.metric.digits}f} {verdict.results.unit}"
         said.append(f"Pretraining itself is worth {worth}, full above scratch.")
     return " ".join(said) or "Nothing beside full fine-tuning tells how hard the task is."
 
@@ -170,7 +170,7 @@ def _quality(table: Table, noisy: Sequence[tuple[Table, Verdict]]) -> str:
             before, after = table.row(method, decision.size), other.row(method, decision.size)
             if before and after and before.quality and after.quality:
                 gap = table.metric.scale * (after.quality.mean - before.quality.mean)
-                lost.append(f"`{method}` {gap:+.1f}")
+                lost.append(f"`{method}` {gap:+.{table.metric.digits}f}")
         unit = table.metric.name
         said.append(f"With {share}: {wording.headline(decision)}; {unit} {', '.join(lost)}.")
     return " ".join(said)
@@ -200,6 +200,6 @@ def _mean(row: Row) -> float:
 def _score(table: Table, row: Row | None) -> str:
     if row is None or row.quality is None:
         return "nothing (no run ended well)"
-    scale, half = table.metric.scale, row.quality.half_width()
-    shown = f"{table.metric.name} {scale * row.quality.mean:.1f}"
-    return shown if math.isnan(half) else f"{shown} {PLUS_MINUS} {scale * half:.1f}"
+    scale, digits, half = table.metric.scale, table.metric.digits, row.quality.half_width()
+    shown = f"{table.metric.name} {scale * row.quality.mean:.{digits}f}"
+    return shown if math.isnan(half) else f"{shown} {PLUS_MINUS} {scale * half:.{digits}f}"

@@ -206,7 +206,7 @@ def _at(
         found = _found(results, size, seeds[: look.seeds] if look else seeds)
         missing = tuple(method for method in results.ladder if method not in found)
         contrasts = _contrasts(found, results.shares, margin, look, contrasts)
-        kind, method = judge(contrasts, results.untrained, missing)
+        kind, method = judge(contrasts, results.untrained, missing, whole=results.whole)
         if kind != "undecided":
             break
     if kind == "undecided" and with_needs:
@@ -257,7 +257,11 @@ def _contrasts(
 
 
 def judge(
-    contrasts: Sequence[Contrast], untrained: frozenset[str], missing: Sequence[str] = ()
+    contrasts: Sequence[Contrast],
+    untrained: frozenset[str],
+    missing: Sequence[str] = (),
+    *,
+    whole: bool = True,
 ) -> tuple[Kind, str | None]:
     """The verdict on contrasts in the order of cost, and the method that suffices.
 
@@ -265,12 +269,14 @@ def judge(
         contrasts: Cheapest method first.
         untrained: Methods that train nothing.
         missing: Methods that could not be compared, so that full is not shown to beat them.
+        whole: Whether these are all there will be.
     """
     for contrast in contrasts:
         if contrast.is_not_worse:
             trains = contrast.method not in untrained
             return ("an adapter suffices" if trains else "no training needed"), contrast.method
-    if contrasts and not missing and all(contrast.full_is_better for contrast in contrasts):
+    beaten = all(contrast.full_is_better for contrast in contrasts)
+    if contrasts and whole and not missing and beaten:
         return "full is warranted", None
     return "undecided", None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +30,20 @@ CHEAPER = ("none", "head", "parameter-efficient", "partial")
 """Rungs below full fine-tuning; references and retraining are no way of adapting for less."""
 
 
-def results_of(table: Table) -> Results | None:
+def results_of(table: Table, *, whole: bool = True) -> Results | None:
     """What a verdict on a table rests on; None: nothing in it can be compared with full.
 
     Scores are of the test items that all runs have; where the metric is no mean over items, of the
-    whole test set.
+    whole test set. A method whose runs all failed is one that full is not shown to beat; one that
+    cannot exist on this backbone or task is none at all.
+
+    Args:
+        table: The table.
+        whole: Whether there is a record of everything that was asked for.
     """
-    rows = [row for row in table.rows if row.done and row.rung in (*CHEAPER, "full")]
-    full = _full(rows)
-    cheaper = {row.method for row in rows if row.rung in CHEAPER}
-    ladder = tuple(method for method in table.methods if method in cheaper)
-    if full is None or not ladder:
+    full = _full([row for row in table.rows if row.done])
+    ladder = _cheapest_first(table)
+    if full is None or not any(row.done and row.method in ladder for row in table.rows):
         return None
     attempted = [row for row in table.rows if row.method in (*ladder, full)]
     rows = [row for row in attempted if row.done]
@@ -66,7 +70,22 @@ def results_of(table: Table) -> Results | None:
         unit="points" if table.metric.is_share else table.metric.name,
         less_is_better=not table.metric.higher_is_better,
         name=heading(table),
+        whole=whole,
     )
+
+
+def _cheapest_first(table: Table) -> tuple[str, ...]:
+    """The cheaper methods by rung, then trained parameters (a table keeps variants together)."""
+    parameters: dict[str, float] = {}
+    rungs: dict[str, int] = {}
+    for row in table.rows:
+        statuses = {record.status for r in table.rows if r.method == row.method
+                    for record in (*r.done, *r.unfinished)}  # fmt: skip
+        if row.rung in CHEAPER and statuses != {"unsupported"}:
+            found = row.cost("trainable_parameters") or 0.0
+            parameters[row.method] = max(parameters.get(row.method, 0.0), found)
+            rungs[row.method] = CHEAPER.index(row.rung)
+    return tuple(sorted(parameters, key=lambda method: (rungs[method], parameters[method])))
 
 
 def _full(rows: list[Row]) -> str | None:
@@ -76,7 +95,11 @@ def _full(rows: list[Row]) -> str | None:
 
 
 def judge_tables(
-    tables: Sequence[Table], margin: float | None, looks: Sequence[Look] = ()
+    tables: Sequence[Table],
+    margin: float | None,
+    looks: Sequence[Look] = (),
+    *,
+    whole: bool = True,
 ) -> list[Judged]:
     """The tables that hold full fine-tuning beside a cheaper method, and their verdicts.
 
@@ -85,10 +108,11 @@ def judge_tables(
         margin: In points where the metric is a share, else in its own unit; none: one point, and no
             verdict where it is no share.
         looks: As for `decide`.
+        whole: As for `results_of`.
     """
     found = []
     for table in tables:
-        results = results_of(table)
+        results = results_of(table, whole=whole)
         if results is not None and (margin is not None or table.metric.is_share):
             wide = POINT if margin is None else margin
             found.append((table, decide(results, wide / results.scale, looks=looks)))
@@ -121,6 +145,11 @@ class Studied:
         """Those that there is a verdict on."""
         return [(table, verdict) for table, verdict in self.judged if verdict is not None]
 
+    def warn(self) -> None:
+        """Say on standard error what the verdicts do not rest on."""
+        for problem in self.problems:
+            sys.stderr.write(f"peftkit: left out: {problem}\n")
+
 
 def read_studied(folder: Path, margin: float | None = None) -> Studied:
     """All tables of a folder of records, with their verdicts.
@@ -138,7 +167,8 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
     records, problems = read_records(folder)
     design = read_design(folder)
     asked = frozenset(design.get("cells", ()))
-    if asked and (others := [record for record in records if record.key not in asked]):
+    others = [record for record in records if asked and record.key not in asked]
+    if others:
         records = [record for record in records if record.key in asked]
         problems.append(
             f"{len(others)} records in {folder} that the study, as it was last run, does not ask "
@@ -148,11 +178,15 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
         raise InvalidInput(
             f"no whole record in {folder}",
             received="; ".join(problems),
-            next_step="delete these files and run the same command again",
-        )
+            next_step="run the study on, to its first cells" if others
+            else "delete these files and run the same command again",
+        )  # fmt: skip
+    if absent := len(asked) - len(records) if asked else 0:
+        problems.append(f"{absent} of {len(asked)} cells of the study have no record yet")
     tables = summarise(records)
     margin = design.get("margin") if margin is None else margin
-    found = {id(t): verdict for t, verdict in judge_tables(tables, margin, looks_of(design))}
+    judged = judge_tables(tables, margin, looks_of(design), whole=not absent)
+    found = {id(t): verdict for t, verdict in judged}
     return Studied(
         folder=folder,
         judged=tuple((table, found.get(id(table))) for table in tables),
@@ -161,8 +195,8 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
     )
 
 
-def read_judged(folder: Path, margin: float | None = None) -> list[Judged]:
-    """The tables of a folder of records that there is a verdict on, with it.
+def read_judged(folder: Path, margin: float | None = None) -> Studied:
+    """A folder of records, read and judged, in which there is a verdict.
 
     Args:
         folder: As for `read_studied`.
@@ -173,7 +207,7 @@ def read_judged(folder: Path, margin: float | None = None) -> list[Judged]:
     """
     studied = read_studied(folder, margin)
     if studied.verdicts:
-        return studied.verdicts
+        return studied
     for results in filter(None, map(results_of, studied.tables)):
         raise no_margin(results.name, results.unit)
     methods = sorted({method for table in studied.tables for method in table.methods})

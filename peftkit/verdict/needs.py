@@ -58,10 +58,12 @@ def needs_of(
         spread, items = Components(float(values.var(ddof=1)), 0.0, 0.0, 0.0), None
         num_items = 10**9
     seeds = seeds_needed(spread, distance, num_items, alpha=alpha)
+    enough = num_seeds >= FEWEST_SEEDS  # with fewer nothing is shown, of however many items
+    items = items if enough else None
     # What is open at the level of an early look may have the power at that of the last.
     return Needs(
         claim=claim,
-        power=power(spread, distance, num_seeds, num_items, alpha=alpha),
+        power=power(spread, distance, num_seeds, num_items, alpha=alpha) if enough else 0.0,
         seeds=None if seeds is None else max(seeds, num_seeds + 1, FEWEST_SEEDS),
         items=None if items is None else max(items, num_items + 1),
         has_items=has_items,

@@ -62,6 +62,8 @@ class Results:
         unit: What they are counted in then: "points", "nats".
         less_is_better: Whether the metric had its sign turned, so that higher is better here.
         name: What was measured on, for people.
+        whole: Whether everything that was asked for has been run: else nothing can be said of
+            every cheaper method.
     """
 
     scores: Scores
@@ -73,6 +75,7 @@ class Results:
     unit: str = "points"
     less_is_better: bool = False
     name: str = ""
+    whole: bool = True
 
     @property
     def shares(self) -> bool:

@@ -65,10 +65,11 @@ def direction(results: Results) -> str:
 def difference(verdict: Verdict, contrast: Contrast) -> str:
     """`-0.31 +- 0.82`: as `direction` takes it, with its 95 % interval, in the unit shown."""
     scale, found = verdict.results.scale, contrast.difference
+    digits = 2 if verdict.results.shares else 4
     half = found.half_width()
     if math.isnan(half):
-        return f"{scale * found.mean:+.2f}"
-    return f"{scale * found.mean:+.2f} {PLUS_MINUS} {scale * half:.2f}"
+        return f"{scale * found.mean:+.{digits}f}"
+    return f"{scale * found.mean:+.{digits}f} {PLUS_MINUS} {scale * half:.{digits}f}"
 
 
 def standing(contrast: Contrast) -> str:

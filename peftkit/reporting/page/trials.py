@@ -44,7 +44,7 @@ def expected_bests(trials: Sequence[Trial], metric: Metric) -> list[str]:
         if len(scores) < 2:
             continue
         best = ", ".join(
-            f"{metric.scale * metric.direction * expected_best(scores, k):.1f}"
+            f"{metric.scale * metric.direction * expected_best(scores, k):.{metric.digits}f}"
             for k in range(1, len(scores) + 1)
         )
         where = "all" if trial["size"] is None else f"{trial['size']:,}"
