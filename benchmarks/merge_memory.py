@@ -4,9 +4,10 @@
 
 Random weights of TinyLlama's shape (22 blocks, width 2048; Zhang et al. 2024, arXiv:2401.02385,
 table 1) and a random LoRA of rank 8 on all linear layers are written to a temporary folder, 5 GB in
-all; one fresh process merges them. Printed: its largest resident set, that before the merge began
+all; one fresh process merges them. Told: its largest resident set, that before the merge began
 (torch, transformers and PEFT imported), and the bound: 1.5 times the largest shard, plus 1 GiB. The
-verification is not part of it: there the model is in memory as a whole, once at a time.
+verification is not part of it: there the model is in memory as a whole, once at a time. Writes
+benchmarks/results/merge_memory.md.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ SHAPE = {
     "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000,
     "max_position_embeddings": 2048, "tie_word_embeddings": False, "pad_token_id": 0,
 }  # fmt: skip
+OUT = Path(__file__).parent / "results" / "merge_memory.md"
+HEAD = """# Memory of a merge
+
+Written by `python benchmarks/merge_memory.py`: TinyLlama's shape (1.1 billion parameters) with random
+weights and a LoRA of rank 8 on all linear layers, merged tensor by tensor in a fresh process. The
+bound is 1.5 times the largest shard, plus 1 GiB. The verification is not part of it.
+"""
 TEXT = {"text": "what is merged"}
 
 
@@ -129,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shard-mb", type=int, default=400)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--merge", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.merge:
@@ -147,12 +156,20 @@ def main() -> None:
         sizes = [path.stat().st_size for path in base.glob("*.safetensors")]
         written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     bound = 1.5 * max(sizes) + (1 << 30)
-    print(f"base             {sum(sizes) / 1e9:.2f} GB in {len(sizes)} files")
-    print(f"largest shard    {max(sizes) / 1e9:.2f} GB")
-    print(f"before merging   {found['before'] / 1e9:.2f} GB resident")
-    print(f"peak             {found['peak'] / 1e9:.2f} GB resident")
-    print(f"bound            {bound / 1e9:.2f} GB, {'met' if found['peak'] < bound else 'MISSED'}")
-    print(f"written          {written / 1e9:.2f} GB as {asked.dtype} in {found['seconds']:.0f} s")
+    rows = {
+        "base": f"{sum(sizes) / 1e9:.2f} GB in {len(sizes)} files",
+        "largest shard": f"{max(sizes) / 1e9:.2f} GB",
+        "before merging": f"{found['before'] / 1e9:.2f} GB resident",
+        "peak": f"{found['peak'] / 1e9:.2f} GB resident",
+        "bound": f"{bound / 1e9:.2f} GB, {'met' if found['peak'] < bound else 'MISSED'}",
+        "written": f"{written / 1e9:.2f} GB as {asked.dtype} in {found['seconds']:.0f} s",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    text = "\n".join([HEAD, "| what | how much |", "| :--- | :--- |", *lines]) + "\n"
+    print(text)
+    from peftkit.record import write_atomically
+
+    write_atomically(asked.out, text)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def _pair(task: Any, names: Sequence[str], column: str | None, source: str) -> t
 def _column(task: Task, names: Sequence[str], column: str | None, source: str) -> str:
     if column is not None:
         if column not in names:
-            raise UnknownName(f"column of {source}:", column, names)
+            raise UnknownName(
+                f"column of {source}:", column, names, next_step="name one of these (--text-column)"
+            )
         return column
     own = [getattr(task, option, None) for option in _NAMED]
     for name in (*own, *_USUAL):

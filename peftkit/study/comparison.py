@@ -132,7 +132,7 @@ class Comparison:
                 raise InvalidInput(
                     f"{option} is set by the grid of a comparison",
                     received=f"{option} among the options",
-                    next_step=f"give {ours} instead",
+                    next_step=f"give {ours} (--{ours}) instead",
                 )
         return changed
 
