@@ -30,7 +30,7 @@ SHAPE = {
 OUT = Path(__file__).parent / "results" / "merge_memory.md"
 HEAD = """# Memory of a merge
 
-Written by `python benchmarks/merge_memory.py`: TinyLlama's shape (1.1 billion parameters) with random
+Written by `python benchmarks/merge_memory.py`: TinyLlama's shape (1.1 billion parameters), random
 weights and a LoRA of rank 8 on all linear layers, merged tensor by tensor in a fresh process. The
 bound is 1.5 times the largest shard, plus 1 GiB. The verification is not part of it.
 """
