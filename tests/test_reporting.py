@@ -935,6 +935,23 @@ def test_a_csv_says_largest_where_it_is_the_largest() -> None:
     assert line["counted_memory_peak_bytes_max"] == "1002"
 
 
+def test_folders_of_the_same_data_are_told_apart(tmp_path: Path) -> None:
+    records = [make_record(name, seed=s) for name in ("lora", "full") for s in SEEDS]
+    first, second = (write_study(tmp_path / name, records) for name in ("one", "two"))
+    other = write_study(tmp_path / "three", [make_record("lora", data="f" * 16)])
+    found = report(first, second, other, out=tmp_path, console=Console(file=io.StringIO()))
+    headings = [notes.heading(table) for table in found.tables]
+
+    assert [h.rpartition("(")[2] for h in headings[:2]] == [
+        f"{tmp_path.name}/one)", f"{tmp_path.name}/two)"
+    ]  # fmt: skip
+    assert "(" not in headings[2]
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        assert {line["folder"].rpartition("/")[2] for line in csv.DictReader(file)} == {
+            "one", "two", ""
+        }  # fmt: skip
+
+
 def test_a_folder_of_several_studies_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_study(tmp_path / name, [make_record("lora")])

@@ -58,11 +58,11 @@ def report(
     from peftkit.reporting.plots import write_frontier
     from peftkit.reporting.tables import to_csv, to_markdown
     from peftkit.reporting.terminal import print_lines, print_tables
-    from peftkit.verdict.from_table import read_studied
+    from peftkit.verdict.from_table import read_studied, told_apart
 
     target = _target(folders, out)
     console = console or standard_console()
-    studied = [read_studied(Path(folder)) for folder in folders]
+    studied = told_apart([read_studied(Path(folder)) for folder in folders])
     tables = [table for each in studied for table in each.tables]
     problems = [problem for each in studied for problem in each.problems]
     _make(target)

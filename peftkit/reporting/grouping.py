@@ -13,7 +13,10 @@ from peftkit.settings import BUNDLED_NAME
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """What the records of one table have in common; fingerprints are "" where nobody knows."""
+    """What the records of one table have in common; fingerprints are "" where nobody knows.
+
+    `folder` is named where another folder of the same report holds such records too.
+    """
 
     backbone: str
     data: str
@@ -21,6 +24,7 @@ class Place:
     data_fingerprint: str
     task: str
     label_noise: float
+    folder: str = ""
 
 
 def places(records: list[Record]) -> dict[Place, list[Record]]:

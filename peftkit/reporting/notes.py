@@ -17,10 +17,11 @@ _REASON_LENGTH = 200
 
 
 def heading(table: Table) -> str:
-    """`backbone on data`, with the label noise if there is any."""
+    """`backbone on data`, with the label noise if there is any, and the folder if that is named."""
+    folder = f" ({table.place.folder})" if table.place.folder else ""
     share = table.place.label_noise
     noise = f", {100 * share:g} % of training labels wrong" if share else ""
-    return f"{table.place.backbone} on {table.place.data}{noise}"
+    return f"{table.place.backbone} on {table.place.data}{noise}{folder}"
 
 
 def origin(table: Table) -> str:
@@ -34,8 +35,9 @@ def apart(tables: Sequence[Table]) -> str:
     """Why there are several tables; empty for one."""
     if len(tables) < 2:
         return ""
+    folders = ", or of different folders," if any(t.place.folder for t in tables) else ""
     return (
-        f"{len(tables)} tables: runs on different weights, data, tasks or label noise "
+        f"{len(tables)} tables: runs on different weights, data, tasks or label noise{folders} "
         "are not compared with one another"
     )
 

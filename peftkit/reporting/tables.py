@@ -92,6 +92,7 @@ def _line(table: Table, row: Row) -> Line:
         "data_fingerprint": table.place.data_fingerprint,
         "task": table.place.task,
         "label_noise": table.place.label_noise,
+        **({"folder": table.place.folder} if table.place.folder else {}),
         "rung": row.rung,
         "rung_number": RUNGS.index(row.rung) if row.rung in RUNGS else "",
         "method": row.method,

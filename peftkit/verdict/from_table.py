@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,28 @@ def read_studied(folder: Path, margin: float | None = None) -> Studied:
         design=design,
         problems=tuple(problems),
     )
+
+
+def told_apart(studied: Sequence[Studied]) -> list[Studied]:
+    """The same, with the folder named wherever two of them hold the same data and weights."""
+    known = Counter(table.place for each in studied for table in each.tables)
+
+    def named(table: Table, verdict: Verdict | None, folder: str) -> tuple[Table, Verdict | None]:
+        if known[table.place] < 2:
+            return table, verdict
+        table = replace(table, place=replace(table.place, folder=folder))
+        if verdict is not None:
+            results = replace(verdict.results, name=heading(table))
+            verdict = replace(verdict, results=results)
+        return table, verdict
+
+    return [
+        replace(
+            each,
+            judged=tuple(named(*pair, "/".join(each.folder.parts[-2:])) for pair in each.judged),
+        )
+        for each in studied
+    ]
 
 
 def read_judged(folder: Path, margin: float | None = None) -> Studied:

@@ -107,7 +107,10 @@ def _by_noise(judged: Sequence[Judged]) -> list[list[Judged]]:
     groups: dict[Any, list[Judged]] = defaultdict(list)
     for table, verdict in judged:
         place = table.place
-        key = (place.backbone_fingerprint, place.data_fingerprint, place.task, place.data)
+        key = (
+            place.backbone_fingerprint, place.data_fingerprint, place.task, place.data,
+            place.folder,
+        )  # fmt: skip
         groups[key].append((table, verdict))
     return [sorted(g, key=lambda each: each[0].place.label_noise) for g in groups.values()]
 
