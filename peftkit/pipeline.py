@@ -107,10 +107,11 @@ def _carry_out(bench: Workbench, saved: Path, profile: Path | None) -> Record:
     import torch
 
     torch.set_num_threads(bench.recipe.training.threads)
-    if bench.recipe.method.needs_backbone:
+    needed = bench.recipe.method.needs_backbone
+    if needed:
         _import_libraries()
     meter = Meter()
-    if bench.recipe.method.needs_backbone:
+    if needed:
         _load(bench, meter)
     data = bench.data
     findings = warnings_of(bench, kept_in=bench.features_folder)
