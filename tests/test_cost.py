@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,9 @@ from torch import nn
 
 from peftkit.backbones import LoadedBackbone, Location
 from peftkit.backbones._family import find_layers
-from peftkit.cost import Meter, adapter_bytes, inference_costs, train_flops_per_example
+from peftkit.cost import Meter, Phase, adapter_bytes, inference_costs, train_flops_per_example
 from peftkit.methods.lora import LoRA
+from peftkit.recording import costs_of
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
@@ -213,8 +216,54 @@ def test_a_phase_has_its_own_seconds_and_peak() -> None:
     assert 60 * mib < peaks["load"] < 150 * mib
     assert peaks["train"] > 240 * mib
     assert peaks["evaluate"] < 200 * mib
-    assert all(costs[f"{phase}_seconds"] >= 0 for phase in peaks)
     assert "peak_reserved_bytes" not in costs
+
+
+def test_a_phase_has_the_seconds_of_what_is_done_in_it() -> None:
+    meter = Meter()
+    with meter.phase("train"):
+        time.sleep(0.05)
+    with meter.phase("evaluate"):
+        pass
+    costs = meter.costs()
+
+    assert costs["train_seconds"] >= 0.05 > costs["evaluate_seconds"]
+    assert costs["train_cpu_seconds"] < 0.05  # asleep
+
+
+def test_evaluation_is_no_training_and_shares_are_of_the_backbone(
+    make_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    bench = make_bench("lora", steps=2)
+    predictor = bench.recipe.method.fit(bench)
+    bench.validation_seconds = (4.0, 3.0)
+    bench.trained = dataclasses.replace(bench.trained, num_examples=60, num_tokens=600)
+    meter = Meter(phases={"train": Phase(seconds=10.0, cpu_seconds=8.0)})
+    found = costs_of(bench, meter, predictor, tmp_path)
+
+    assert (found["train_seconds"], found["train_cpu_seconds"]) == (6.0, 5.0)
+    assert (found["examples_per_second"], found["tokens_per_second"]) == (10.0, 100.0)
+    method = predictor.parameters.method
+    assert found["trainable_share"] == method / bench.backbone.total_parameters
+
+
+def test_what_an_adapter_adds_to_inference_is_measured(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench("lora")
+    predictor = bench.recipe.method.fit(bench)
+    batches: list[int] = []
+
+    def dawdle(module: Any, inputs: Any, output: Any) -> None:
+        batches.append(len(inputs[0]))
+        time.sleep(0.05)
+
+    adapted = next(m for n, m in predictor.model.named_modules() if n.endswith("lora_A.default"))
+    adapted.register_forward_hook(dawdle)
+    found = inference_costs(bench, predictor)
+    a_pass = batches[: batches.index(batches[0], 1)] if batches[0] in batches[1:] else batches
+
+    assert found["inference_slowdown"] > 2
+    least = 0.05 * len(a_pass) / sum(a_pass)
+    assert least < found["inference_seconds_per_example"] < 20 * least
 
 
 def test_a_phase_that_fails_is_measured_and_the_error_passed_on() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from peftkit import parts
+from peftkit import Recipe, Record, parts
 from peftkit.cli import main
 from peftkit.commands.study import make_study
 from peftkit.errors import FolderBusy, InvalidInput, UnknownName
 from peftkit.study import Study
 from peftkit.study.lock import folder_lock
-from peftkit.study.rates import factors
+from peftkit.study.rates import Trial, choose, factors
 from peftkit.verdict import Verdict
 from peftkit.verdict.from_table import read_studied
 from toy_runs import FACTS, PRELOAD, TUNED, install, runs
@@ -359,3 +359,21 @@ def test_a_launcher_of_several_processes_is_refused(
 def test_factors_lie_around_the_default() -> None:
     assert factors(1) == [1.0]
     assert factors(3) == pytest.approx([1 / 3, 1.0, 3.0])
+
+
+def test_of_losses_the_lowest_is_chosen_and_a_failure_never(tmp_path: Path) -> None:
+    recipe = Recipe(
+        method="lora", backbone="twin:gpt2", task={"name": "language_modeling", "data": "x"}
+    )
+    found = {1e-3: ("done", 2.0), 3e-3: ("done", 1.0), 1e-2: ("diverged", None),
+             3e-2: ("done", float("nan"))}  # fmt: skip
+    trials = [Trial("lora", 64, rate, recipe, rate == 1e-3) for rate in found]
+    records = [
+        Record(
+            key="k", recipe=recipe.to_dict(), status=status,
+            metrics={} if value is None else {"validation": {"bits_per_byte": value}},
+        )
+        for status, value in found.values()
+    ]  # fmt: skip
+
+    assert choose(trials, records, tmp_path) == {("lora", 64): 3e-3}

@@ -12,7 +12,9 @@ import pytest
 
 from peftkit.cli import main
 from peftkit.errors import InvalidInput
-from peftkit.statistics.estimates import Estimate
+from peftkit.statistics.estimates import Estimate, crossed_estimate
+from peftkit.statistics.hypotheses import better_by, not_worse
+from peftkit.statistics.power import components, items_needed, power, seeds_needed
 from peftkit.verdict import LOOKS, Contrast, Results, decide, read_results, wording
 from peftkit.verdict.advising import Situation, conclude, weigh
 from peftkit.verdict.deciding import Decision, judge
@@ -151,6 +153,28 @@ def test_an_open_comparison_says_what_would_decide_it() -> None:
     assert needs.power < 0.8
     assert needs.seeds is None or needs.seeds > 3
     assert needs.items is None or needs.items > ITEMS
+
+
+@pytest.mark.parametrize(
+    ("gap", "claim", "split"), [(0.006, "not worse", 2), (0.0125, "better", 1)]
+)
+def test_what_would_decide_is_worked_out_from_the_components(
+    gap: float, claim: str, split: int
+) -> None:
+    """At the level of the last look, and by Holm's sharpest threshold where one of two may pass."""
+    gaps = {"none": {64: 0.3}, "lora": {64: gap}}
+    results = study(gaps, seeds=3, untrained=frozenset({"none"}))
+    contrast = decide(results, 0.01, looks=LOOKS).decisions[0].contrasts[1]
+    spread = components(results.difference("lora", 64))
+    distance, alpha = 0.01 - contrast.difference.mean, LOOKS[-1].alpha / split
+    needs, items = contrast.needs, items_needed(spread, distance, 3, alpha=alpha)
+    seeds = seeds_needed(spread, distance, ITEMS, alpha=alpha)
+
+    assert needs is not None
+    assert needs.claim == claim == ("not worse" if distance > 0 else "better")
+    assert needs.power == pytest.approx(power(spread, distance, 3, ITEMS, alpha=alpha))
+    assert needs.items == (None if items is None else max(items, ITEMS + 1))
+    assert needs.seeds == (None if seeds is None else max(seeds, 4))
 
 
 def test_no_number_of_items_decides_with_two_seeds() -> None:
@@ -299,7 +323,18 @@ def test_results_are_read_and_judged(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["verdict", str(path), "--margin", "2", "--json"]) == 0
     (body,) = json.loads(capsys.readouterr().out)
     assert body["decisions"][0]["verdict"] == "an adapter suffices"
-    assert body["decisions"][0]["contrasts"][0]["num_items"] == ITEMS
+    contrast = body["decisions"][0]["contrasts"][0]
+    estimate = crossed_estimate(found.difference("lora", 64))
+    worse, better = not_worse(estimate, 0.02), better_by(estimate, 0.02)
+    assert contrast["num_items"] == ITEMS
+    assert contrast["difference"] == pytest.approx(estimate.mean)
+    assert contrast["standard_error"] == pytest.approx(estimate.standard_error)
+    assert (contrast["p_not_worse"], contrast["p_full_better"]) == pytest.approx((worse, better))
+    half = 100 * estimate.half_width()
+    shown = [f"{100 * estimate.mean:+.2f}", f"{half:.2f}", wording.p_value(worse),
+             wording.p_value(better)]  # fmt: skip
+    line = next(line for line in printed.splitlines() if line.startswith("lora "))
+    assert [word for word in line.split() if word in shown] == shown
 
 
 def test_scores_may_be_losses(tmp_path: Path) -> None:

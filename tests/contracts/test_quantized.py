@@ -135,6 +135,9 @@ def test_only_the_blocks_are_packed_and_parameters_are_counted_alike(
     plain = make_bench("lora", {"name": f"twin:{family}"}).backbone
 
     packed = set(packed_layers(backbone.model))
+    if bits != "int8":
+        kinds = {(layer.weight.quant_type, layer.weight.quant_state.nested) for layer in packed}
+        assert kinds == {(bits, False)}
     names = {name for name, module in backbone.model.named_modules() if module in packed}
     assert names == set(backbone.layers.linear()) == set(plain.layers.linear())
     assert backbone.total_parameters == plain.total_parameters
@@ -163,7 +166,22 @@ def test_packing_moves_what_the_model_says_a_little(
         found = logits_of(packed_bench("lora", "bert", bits).backbone.model, batch)
         off[bits] = float((found - expected).norm() / expected.norm())
 
-    assert 0 < off["int8"] < off["nf4"] < 1
+    assert 0 < off["int8"] < off["nf4"] < off["fp4"] < 1
+
+
+def test_options_of_four_bits_arrive_at_every_layer() -> None:
+    wanted = Backbone(
+        name="twin:bert", quantization="fp4", double_quantization=True, compute_dtype="bfloat16"
+    )
+    labels = Head(auto_classes=("AutoModelForSequenceClassification",), labels=["a", "b"])
+    layers = packed_layers(load(wanted, locate(wanted), labels, seed=0).model)
+    found = {
+        (each.weight.quant_type, each.weight.quant_state.nested, each.compute_dtype)
+        for each in layers
+    }
+
+    assert layers
+    assert found == {("fp4", True, torch.bfloat16)}
 
 
 def test_features_of_packed_weights_are_kept_apart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -216,3 +217,47 @@ def test_every_optimizer_has_a_test_here() -> None:
     names = typing.get_args(typing.get_type_hints(Training)["optimizer"])
 
     assert {"adamw", *OWN_MEMORY, *PAGED} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "width", "head"),
+    [
+        *((method, {}, 64, 1e-2) for method in ("full", "lora", "bitfit", "last_layers")),
+        ("prompt_tuning", {}, 64, 1e-2),
+        ("lora", {}, 768, 5e-3),
+        ("lora", {"head_learning_rate": 2e-3}, 64, 2e-3),
+        ("lora", {"head_learning_rate": "same"}, 64, 3e-4),
+    ],
+)
+def test_output_layers_have_one_rate_whatever_the_method(
+    make_bench: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    options: dict[str, Any],
+    width: int,
+    head: float,
+) -> None:
+    """At a method's own rate heads would differ by as much as methods' rates do."""
+    rates: dict[int, float] = {}
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        groups = optimizer.param_groups
+        rates.update({id(p): group["lr"] for group in groups for p in group["params"]})
+
+    bench = make_bench(
+        method, steps=1, learning_rate=3e-4, warmup=0.0, schedule="constant", **options
+    )
+    layers = dataclasses.replace(bench.backbone.layers, hidden_size=width)
+    model = bench.attach(bench.recipe.method)
+    bench.backbone = dataclasses.replace(bench.backbone, layers=layers)
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        bench.train(model)
+    finally:
+        hook.remove()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    assert {bench.in_head(name) for name in trained} == {True, False}
+    for name, parameter in trained.items():
+        expected = head if bench.in_head(name) else 3e-4
+        assert rates[id(parameter)] == pytest.approx(expected), name
