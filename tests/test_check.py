@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from peftkit.backbones._twin import twin_folder
-from peftkit.checks import Finding, check_data, check_rows
+from peftkit.checks import Finding, check_data, check_rows, warnings_of
 from peftkit.checks._split import Split
 from peftkit.commands.check import examine
 from peftkit.errors import InvalidInput
@@ -500,6 +500,23 @@ def test_a_run_notes_what_the_check_warned_of(tmp_path: Path) -> None:
 
     assert record.notes == [note]
     assert record.data["checks"] == [{"check": "test rows in train", "count": 2, "note": note}]
+
+
+def test_what_was_found_is_kept_for_the_same_rows_and_backbone_alone(
+    make_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, kept = leaked(tmp_path), tmp_path / "kept"
+
+    def found(**task: Any) -> list[dict[str, Any]]:
+        bench = make_bench("lora", task={"name": "text_classification", "data": data, **task})
+        return warnings_of(bench, kept_in=kept)
+
+    first, again = found(), found()
+    assert first == again
+    assert [each["count"] for each in first] == [2]
+    assert len(list(kept.glob("*.checks.json"))) == 1
+    found(max_length=16)
+    assert len(list(kept.glob("*.checks.json"))) == 2
 
 
 @pytest.mark.matrix

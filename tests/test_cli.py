@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from peftkit.cache import cache_folder
 from peftkit.cli import COMMANDS, USAGE, main
 from peftkit.record import Record
 
@@ -258,3 +260,17 @@ def test_the_method_that_the_readme_writes_runs(
 
     assert 0 < record.costs["method_parameters"] < record.backbone["total_parameters"]
     assert main(["predict", str(out), "--text", "pay"]) == 0
+
+
+def test_doctor_tells_what_will_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
+
+    assert told["version of torch"] == torch.__version__
+    assert told["cache"] == str(cache_folder())
+    assert told["hub"].startswith("offline")
+    assert told["device"].partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert {"precision", "workers", "bitsandbytes", "bundled backbone"} <= set(told)

@@ -15,6 +15,7 @@ import pytest
 from peftkit.cli import main
 from peftkit.record import Record
 from peftkit.reporting.page import PAGE, write_page
+from peftkit.reporting.page.quality import COLUMNS
 from peftkit.verdict.from_table import read_studied
 
 pytest.importorskip("vl_convert", reason="the extra html is not installed")
@@ -100,6 +101,39 @@ def test_the_page_says_what_the_verdict_says(folder: Path) -> None:
     assert set(charts["t0-frontier"]["usermeta"]["choices"]) == {
         "trainable", "tensors", "seconds", "bytes",
     }  # fmt: skip
+
+
+def test_charts_and_table_hold_the_numbers_of_the_records(folder: Path) -> None:
+    page = written(folder)
+    charts = json.loads(re.findall(r'<script id="charts"[^>]*>(.*?)</script>', page, re.S)[0])
+    table, verdict = read_studied(folder).verdicts[0]
+    contrasts = {(c.method, d.size): c for d in verdict.decisions for c in d.contrasts}
+    points = charts["t0-frontier"]["data"]["values"]
+    for point in points:
+        row = table.row(point["method"], point["size"])
+        assert row is not None
+        assert row.quality is not None
+        mean, half = 100 * row.quality.mean, 100 * row.quality.half_width()
+        assert point["score"] == pytest.approx(mean, abs=1e-3)
+        assert point["low"] == pytest.approx(max(mean - half, 0), abs=1e-3)
+        assert point["high"] == pytest.approx(min(mean + half, 100), abs=1e-3)
+    drawn = charts["t0-differences"]["data"]["values"]
+    assert len(drawn) == len(contrasts) > 0
+    for point in drawn:
+        contrast = contrasts[point["method"], point["size"]]
+        found = contrast.difference
+        assert point["difference"] == pytest.approx(100 * found.mean, abs=1e-3)
+        width = point["high"] - point["low"]
+        assert width == pytest.approx(200 * found.half_width(), abs=2e-3)
+        assert point["p not worse"] == pytest.approx(contrast.p_not_worse, rel=1e-3, abs=1e-4)
+    margin = charts["t0-differences"]["layer"][0]["encoding"]["x"]["datum"]
+    assert margin == pytest.approx(100 * verdict.margin)
+    lora = table.row("lora", 256)
+    assert lora is not None
+    assert lora.versus_full is not None
+    mean, half = 100 * lora.versus_full.mean, 100 * lora.versus_full.half_width()
+    digits = next(digits for _, field, digits in COLUMNS if field == "versus_full")
+    assert f'>{mean:+.{digits}f} <span class="soft">&plusmn; {half:.{digits}f}</span>' in page
 
 
 def test_a_price_is_what_a_point_over_the_untrained_backbone_takes(folder: Path) -> None:

@@ -54,6 +54,22 @@ def test_a_study_ends_with_a_verdict_and_its_command_says_the_same(
     assert "64 examples: an adapter suffices: lora" in printed
 
 
+def test_a_study_advises_cases_like_its_own(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gaps(monkeypatch, lora__64=0.0, full__64=0.0)
+    carry_out(study(tmp_path / "out", margin=2.0))
+    asked = ["advise", str(tmp_path / "out"), "--size", "64", "--json"]
+    assert main([*asked, "--backbone", "twin:bert"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main([*asked, "--backbone", "twin:gpt2"]) == 0
+    other = json.loads(capsys.readouterr().out)
+
+    assert told["advice"] == "an adapter suffices"
+    assert told["evidence"][0]["method"] == "lora"
+    assert other["advice"] is None
+
+
 def test_every_method_has_as_many_trials_and_the_chosen_one_is_not_run_twice(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

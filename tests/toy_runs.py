@@ -45,7 +45,7 @@ def run(recipe, out, *, save_weights, progress, features_folder, force):
         predictions={"item": list(range(1500)), "label": [1] * 1500,
                      "predicted": [int(x) for x in right]},
         data={"fingerprint": "d" * 8, "num_train": recipe.task.size},
-        backbone={"fingerprint": "w" * 8},
+        backbone={"fingerprint": "w" * 8, "family": "bert"},
     )
 
 def cell(payload, progress):

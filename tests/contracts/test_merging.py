@@ -389,3 +389,29 @@ def test_another_base_is_refused_by_its_fingerprint(
     with pytest.raises(InvalidInput, match="its weights differ"):
         here(tmp_path / "run", tmp_path / "merged")
     assert here(tmp_path / "run", tmp_path / "merged", allow_other_base=True).to_adapted.holds
+
+
+@pytest.mark.parametrize(
+    ("task", "folder", "problem"),
+    [("text_regression", "valued_folder", "regression"),
+     ("multi_label_classification", "several_folder", "multi_label_classification")],
+)  # fmt: skip
+def test_numbers_and_several_labels_are_merged_too(
+    make_bench: Callable[..., Any],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    task: str,
+    folder: str,
+    problem: str,
+) -> None:
+    """The unit of numbers, and how transformers reads several labels, are in the configuration."""
+    data = str(request.getfixturevalue(folder))
+    leave_run(make_bench("lora", task={"name": task, "data": data}), tmp_path / "run")
+    here(tmp_path / "run", tmp_path / "merged")
+    before, after = (
+        load_run(tmp_path / name).evaluate(f"{data}/test.jsonl") for name in ("run", "merged")
+    )
+    config = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+
+    assert after == pytest.approx(before, rel=1e-4)
+    assert config["problem_type"] == problem
