@@ -381,7 +381,7 @@ FAULTS = (
     ),
     Fault(
         "a method without runs taken for beaten", "peftkit/verdict/deciding.py",
-        "if contrasts and not missing and all(", "if contrasts and all(",
+        "whole and not missing and beaten:", "whole and beaten:",
         tests=VERDICT, only="could_not_be_compared",
     ),
     Fault(
@@ -460,6 +460,71 @@ FAULTS = (
         "patterns of ranks in a result match other layers", "peftkit/combining/writing.py",
         'f"^{re.escape(name)}": each', 'name.rpartition(".")[2]: each',
         tests=COMBINE, only="energy_chooses",
+    ),
+    Fault(
+        "output layers at the rate of their method", "peftkit/workbench.py",
+        "                return head_rate / rate\n            return self",
+        "                return 1.0\n            return self",
+        tests=OPTIONS, only="one_rate",
+    ),
+    Fault(
+        "the highest loss chosen", "peftkit/study/rates.py",
+        "return value if task.higher_is_better else -value", "return value",
+        tests="tests/test_study.py", only="lowest_is_chosen",
+    ),
+    Fault(
+        "evaluation counted as training", "peftkit/recording.py",
+        'costs["train_seconds"] -= bench', 'costs["train_seconds"] += bench',
+        tests="tests/test_cost.py", only="is_no_training",
+    ),
+    Fault(
+        "inference slowed down the other way round", "peftkit/cost.py",
+        "statistics.median(a / b", "statistics.median(b / a",
+        tests="tests/test_cost.py", only="adds_to_inference",
+    ),
+    Fault(
+        "what would decide points the other way", "peftkit/verdict/deciding.py",
+        "distance = margin - contrast.difference.mean",
+        "distance = contrast.difference.mean - margin",
+        tests=VERDICT, only="worked_out_from",
+    ),
+    Fault(
+        "the ladder as a table shows it", "peftkit/verdict/from_table.py",
+        "key=lambda method: (rungs[method], parameters[method])",
+        "key=lambda method: table.methods.index(method)",
+        tests="tests/test_reporting.py", only="cheapest_is_told",
+    ),
+    Fault(
+        "failed methods forgotten", "peftkit/verdict/from_table.py",
+        'if row.rung in CHEAPER and statuses != {"unsupported"}:',
+        'if row.rung in CHEAPER and "done" in statuses:',
+        tests="tests/test_reporting.py", only="all_failed",
+    ),
+    Fault(
+        "warranted before all has run", "peftkit/verdict/deciding.py",
+        "if contrasts and whole and not missing and beaten:",
+        "if contrasts and not missing and beaten:",
+        tests="tests/test_reporting.py", only="warranted",
+    ),
+    Fault(
+        "intervals of the page halved", "peftkit/reporting/page/charts.py",
+        "half = quality.half_width() if quality", "half = quality.half_width() / 2 if quality",
+        tests="tests/test_page.py", only="numbers_of_the_records",
+    ),
+    Fault(
+        "4 bits are always nf4", "peftkit/backbones/_quantized.py",
+        '"bnb_4bit_quant_type": backbone.quantization', '"bnb_4bit_quant_type": "nf4"',
+        tests="tests/contracts/test_quantized.py", only="moves_what or arrive_at",
+    ),
+    Fault(
+        "prefixes of three blocks for all", "peftkit/methods/_peft.py",
+        "return int(backbone.layers.stands_for or own)", "return int(own)",
+        tests=MEMORY, only="prefixes",
+    ),
+    Fault(
+        "the decoder of an unknown encoder-decoder left out", "peftkit/backbones/_family.py",
+        "return sides if all(sides) else [stacks]", "return [stacks]",
+        tests="tests/test_backbones.py", only="both_sides",
     ),
 )  # fmt: skip
 
