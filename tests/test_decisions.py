@@ -183,6 +183,18 @@ def test_never_always_and_undecided_are_answers(gap: float, answer: str, truth: 
         assert there.answer == answer
 
 
+def test_ends_are_measured_sizes_where_three_are_all() -> None:
+    """A difference that turns late is no parabola through three sizes, and nothing would tell."""
+    sizes = [64.0, 1024.0, 16384.0]
+    found = crossover(sizes, curves(np.array([-0.03, -0.01, 0.02]), 10, 4500, 0.002, 4), 0.01)
+
+    assert (found.lower, found.upper) == (1024.0, 16384.0)
+    assert found.estimate is not None
+    assert found.lower < found.estimate < found.upper
+    always = crossover(sizes, curves(np.full(3, 0.09), 5, 2000, 0.003, 2), 0.01)
+    assert (always.lower, always.upper) == (None, 64.0)
+
+
 def test_losses_that_never_vary_leave_the_crossover_open() -> None:
     """As they leave the verdict open."""
     found = crossover([10.0, 20.0, 30.0], np.zeros((3, 3, 20)), 0.5, shares=False)

@@ -450,7 +450,7 @@ def test_results_of_pefts_suite_are_imported(tmp_path: Path) -> None:
 def judged(decisions: dict[int, tuple[str, str | None]], *, noise: float = 0.0) -> Any:
     """A table of one family and task, and a verdict with these decisions."""
     place = SimpleNamespace(backbone="toy", data="toy", task="text_classification",
-                            label_noise=noise)  # fmt: skip
+                            label_noise=noise, folder="")  # fmt: skip
     table = SimpleNamespace(place=place, records=[SimpleNamespace(backbone={"family": "bert"})])
     found = tuple(
         Decision(size=size, kind=kind, method=method, contrasts=())  # type: ignore[arg-type]

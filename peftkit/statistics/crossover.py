@@ -6,7 +6,9 @@ that were measured, so the crossed layout of seeds and items gives its error, wi
 share (test items, nested subsets) accounted for. The set holds every size that no bound excludes:
 below its lower end the upper bound lies under the margin throughout, above its upper end the lower
 bound lies over it throughout. Where that happens nowhere, the end is open. Three sizes are the
-fewest: between two there is a straight line, which says nothing of how the difference bends.
+fewest: between two there is a straight line, which says nothing of how the difference bends. Of
+three nothing checks the shape between them, so that ends are measured sizes: with narrow sets
+inside of them the truth was missed in up to a fifth of simulated studies.
 
 Legend: K sizes, S seeds, I items, X points of the grid.
 """
@@ -165,9 +167,14 @@ def crossover(
     low, high = found.bounds(level)
     below = _leading(high < margin)
     above = _leading((low > margin)[::-1])
+    lower = float(found.sizes[below - 1]) if below else None
+    upper = float(found.sizes[-above]) if above else None
+    if len(sizes) == FEWEST_SIZES:
+        lower = None if lower is None else max(size for size in sizes if size <= lower)
+        upper = None if upper is None else min(size for size in sizes if size >= upper)
     return Crossover(
-        lower=float(found.sizes[below - 1]) if below else None,
-        upper=float(found.sizes[-above]) if above else None,
+        lower=lower,
+        upper=upper,
         estimate=_rises(found, margin),
         smallest=float(found.sizes[0]),
         largest=float(found.sizes[-1]),
