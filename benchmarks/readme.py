@@ -13,9 +13,10 @@ are left to it). `--check` writes nothing and fails if anything would change.
 import re
 import runpy
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from peftkit import Recipe, read_records
 from peftkit.quantities import percent, size_in_bytes
@@ -25,7 +26,7 @@ from peftkit.reporting.summary import Row, Table, summarise
 from peftkit.reporting.tables import to_csv, to_markdown
 from peftkit.script import main as run_recipe
 from peftkit.verdict import Verdict, wording
-from peftkit.verdict.deciding import Decision
+from peftkit.verdict.deciding import Decision, Kind
 from peftkit.verdict.from_table import read_studied
 
 ROOT = Path(__file__).parent.parent
@@ -65,10 +66,13 @@ def verdicts() -> str:
         "| time, of full | seeds |",
         "| :--- | ---: | ---: | :--- | ---: | ---: | ---: | ---: |",
     ]
+    kinds: Counter[str] = Counter(dict.fromkeys(get_args(Kind), 0))
     for folder in sorted(path.parent for path in STUDIES.glob("*/records")):
         for table, verdict in read_studied(folder).verdicts:
             lines += [verdict_row(table, verdict, each) for each in verdict.decisions]
-    return "\n".join(lines) + "\n"
+            kinds.update(each.kind for each in verdict.decisions)
+    counted = ", ".join(f"*{kind}* {number}" for kind, number in kinds.items())
+    return "\n".join([*lines, "", f"Of {kinds.total()} rows: {counted}."]) + "\n"
 
 
 def verdict_row(table: Table, verdict: Verdict, decision: Decision) -> str:

@@ -124,7 +124,10 @@ def _factors(table: Table, verdict: Verdict) -> list[str]:
     found = ", ".join(f"`{m}` {factor:.1f}" for m, factor in factors.items() if factor is not None)
     if not found:
         return []
-    return [f"To be as good as full, so many times the examples are needed: {found}."]
+    return [
+        "On average over the scores that both reach, being as good as full takes so many times the "
+        f"examples: {found}."
+    ]
 
 
 def _capacity(table: Table) -> list[str]:
