@@ -229,7 +229,7 @@ def test_the_column_is_found_or_asked_for(tmp_path: Path, kind: str) -> None:
     content = files(kind, 30)
     rows = [{"left": data, "right": data, "mood": label} for data, label in content]
     path = write(tmp_path, kind, rows)
-    with pytest.raises(InvalidInput, match=f"several columns.*{kind}_column"):
+    with pytest.raises(InvalidInput, match=f"several columns.*--task.{kind}-column"):
         load(kind, path)
     named = load(kind, path, **{f"{kind}_column": "right", "label_column": "mood"})
 
