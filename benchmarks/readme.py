@@ -110,8 +110,9 @@ def expectation(records: list[Record], name: str) -> str:
     digits, unit = (1, " %") if metric.is_share else (3, "")
     seconds = sorted(r.costs["train_seconds"] for r in records)
     memory = max(r.costs["peak_memory_bytes"]["train"] for r in records)
-    # Processes of a comparison have imported everything before they measure; these had not.
-    more = " with imported libraries" if name == "recipes" else ""
+    # Processes of a comparison have imported everything before they measure; runs had not, when
+    # records did not hold the facts of their parts yet.
+    more = " with imported libraries" if name == "recipes" and not records[0].facts else ""
     device = records[0].environment["device_name"]
     if len(values) == 1:
         found = f"{values[0]:.{digits}f}{unit} with one seed, {seconds[0]:.0f} s"

@@ -2,8 +2,8 @@
 
     python recipes/classify_lora_int8.py [--smoke] [--out DIR] [--backbone.quantization nf4] ...
 
-Expect: accuracy 50.2 % with one seed, 84 s of training and
-862 MB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
+Expect: accuracy 50.2 % with one seed, 51 s of training and
+678 MB on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Dettmers et al. 2022, arXiv:2208.07339 (int8); Hu et al. 2021, arXiv:2106.09685. Departure:
 all linear layers, as QLoRA found needed.
 """

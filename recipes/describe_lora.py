@@ -5,8 +5,8 @@
 The default backbone is a tiny teller of stories that is at hand without a network; GPT-2 is the
 paper's.
 
-Expect: bleu 17.171 with one seed, 98 s of training and
-298 MB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
+Expect: bleu 17.171 with one seed, 70 s of training and
+134 MB on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Hu et al. 2021, arXiv:2106.09685, section 5.4 (E2E, GPT-2). Departures: all linear layers;
 greedy search instead of ten beams; the tiny backbone, 1,024 of 42,061 pairs.
 """

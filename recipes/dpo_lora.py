@@ -6,8 +6,8 @@
 By default a Llama of 260,000 parameters reads chats in English and Chinese, most of them cut, as
 the record notes. A model of the hub that was tuned to chat brings its own template.
 
-Expect: preference_accuracy 53.3 % with one seed, 257 s of training and
-826 MB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
+Expect: preference_accuracy 53.3 % with one seed, 223 s of training and
+639 MB on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Rafailov et al. 2023, arXiv:2305.18290, beta 0.1. Departures: LoRA of all linear layers, at
 a learning rate of 5e-5 where the paper trains everything at 1e-6; the reference is the model with
 LoRA switched off.

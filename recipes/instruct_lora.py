@@ -9,8 +9,8 @@ is the usual recipe. Only the answers are learned. `--task.packing` puts several
 `--training.gradient-checkpointing` saves memory; `--method.rank 64 --method.alpha 16` is QLoRA's
 setting.
 
-Expect: completion_loss 3.936 with one seed, 43 s of training and
-522 MB with imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
+Expect: completion_loss 3.936 with one seed, 36 s of training and
+349 MB on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Hu et al. 2021, arXiv:2106.09685, all linear layers as in QLoRA (Dettmers et al. 2023,
 arXiv:2305.14314, section 4), on the tasks of Wang et al. 2022, arXiv:2212.10560. Departures: rank
 8, no quantised weights.
