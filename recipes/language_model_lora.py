@@ -4,8 +4,8 @@
 
 Prints what the backbone needs a byte before and after, and what it forgot of a neutral text.
 
-Expect: bits_per_byte 6.122 before, 2.824 after (one seed), 484 s of training and 1.50 GB on one
-core of an AMD EPYC (records: benchmarks/results/recipes).
+Expect: bits_per_byte 6.122 before, 2.824 after (one seed), 484 s of training and 1.50 GB with
+imported libraries on one core of an AMD EPYC (records: benchmarks/results/recipes).
 Follows: Hu et al. 2021, arXiv:2106.09685, on plain text. Departure: all linear layers, not q and v.
 """
 
