@@ -7,8 +7,8 @@ A Llama of 1.3 M parameters, for a CPU; `--large` has 34 M, for a GPU (add --bat
 tokenizer, byte-level BPE, is trained on the training texts first. `--width`, `--layers` and
 `--vocabulary` give other shapes. `blank` in the folder is what training started from.
 
-Expect: bits_per_byte 1.750 (seed 0, chance 8), 11.8 CPU minutes of training and 1.31 GB with imported
-libraries on one core of an AMD EPYC (record: benchmarks/results/recipes).
+Expect: bits_per_byte 1.750 (seed 0, chance 8), 11.8 CPU minutes of training and 1.31 GB with
+imported libraries on one core of an AMD EPYC (record: benchmarks/results/recipes).
 Follows: small Llamas on simple text (Eldan and Li 2023, arXiv:2305.07759). Departures: docstrings,
 one text a block, AdamW as everywhere here.
 """
