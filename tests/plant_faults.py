@@ -381,7 +381,7 @@ FAULTS = (
     ),
     Fault(
         "a method without runs taken for beaten", "peftkit/verdict/deciding.py",
-        "whole and not missing and beaten:", "whole and beaten:",
+        "complete = results.whole and not missing", "complete = results.whole",
         tests=VERDICT, only="could_not_be_compared",
     ),
     Fault(
@@ -490,20 +490,17 @@ FAULTS = (
     ),
     Fault(
         "the ladder as a table shows it", "peftkit/verdict/from_table.py",
-        "key=lambda method: (rungs[method], parameters[method])",
-        "key=lambda method: table.methods.index(method)",
+        "return tuple(sorted(rows, key=cost))", "return tuple(rows)",
         tests="tests/test_reporting.py", only="cheapest_is_told",
     ),
     Fault(
         "failed methods forgotten", "peftkit/verdict/from_table.py",
-        'if row.rung in CHEAPER and statuses != {"unsupported"}:',
-        'if row.rung in CHEAPER and "done" in statuses:',
+        'possible = any(r.status != "unsupported" for', 'possible = any(r.status == "done" for',
         tests="tests/test_reporting.py", only="all_failed",
     ),
     Fault(
         "warranted before all has run", "peftkit/verdict/deciding.py",
-        "if contrasts and whole and not missing and beaten:",
-        "if contrasts and not missing and beaten:",
+        "complete = results.whole and not missing", "complete = not missing",
         tests="tests/test_reporting.py", only="warranted",
     ),
     Fault(

@@ -96,8 +96,8 @@ def test_two_seeds_decide_nothing() -> None:
 def test_full_is_not_warranted_where_a_method_could_not_be_compared() -> None:
     found = [contrast("none", **WORSE)]
 
-    assert judge(found, frozenset({"none"}), ()) == ("full is warranted", None)
-    assert judge(found, frozenset({"none"}), ["lora"]) == ("undecided", None)
+    assert judge(found, frozenset({"none"})) == ("full is warranted", None)
+    assert judge(found, frozenset({"none"}), complete=False) == ("undecided", None)
     decision = Decision(
         size=64, kind="undecided", method=None, contrasts=tuple(found), missing=("lora",)
     )

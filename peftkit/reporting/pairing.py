@@ -95,26 +95,18 @@ def _crossed(scores: NDArray[np.float64], metric: Metric) -> Estimate | None:
     return crossed_estimate(finite, shares=metric.is_share) if len(finite) else None
 
 
-def without_score(records: Sequence[Record], metric: Metric) -> list[str]:
-    """Keys of records that ended well, but whose metric is no finite number, of any item."""
-    lost = []
-    for record in records:
-        scores = item_scores_of([record], metric)
-        value = record.metrics.get("test", {}).get(metric.name, 0.0)
-        bad = scores is not None and not np.isfinite(scores).all()
-        if record.status == "done" and (bad or not math.isfinite(value)):
-            lost.append(record.key)
-    return lost
-
-
-def disagreeing(records: Sequence[Record], metric: Metric) -> list[str]:
-    """Keys of records whose metric is not the one that their own predictions give."""
-    wrong = []
+def doubtful(records: Sequence[Record], metric: Metric) -> tuple[list[str], list[str]]:
+    """Keys of records without a finite metric, and of those where predictions say another one."""
+    lost, wrong = [], []
     for record in records:
         value, scores = value_of(record, metric), item_scores_of([record], metric)
-        if value is not None and scores is not None and abs(value - scores.mean()) > 1e-6:
+        said = record.metrics.get("test", {}).get(metric.name, 0.0)
+        finite = math.isfinite(said) and (scores is None or np.isfinite(scores).all())
+        if record.status == "done" and not finite:
+            lost.append(record.key)
+        elif value is not None and scores is not None and abs(value - scores.mean()) > 1e-6:
             wrong.append(record.key)
-    return wrong
+    return lost, wrong
 
 
 def value_of(record: Record, metric: Metric) -> float | None:

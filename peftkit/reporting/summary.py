@@ -24,11 +24,10 @@ from peftkit.reporting.grouping import Place, places, sizes_of, without_repeats
 from peftkit.reporting.labels import label_records, rung_of, rung_order, unsettled_options
 from peftkit.reporting.pairing import (
     Metric,
-    disagreeing,
+    doubtful,
     estimate_difference,
     estimate_quality,
     metric_of,
-    without_score,
 )
 from peftkit.statistics.estimates import Estimate
 
@@ -184,13 +183,13 @@ def _notes(rows: list[Row], records: list[Record], metric: Metric) -> list[str]:
         own = [r for r in records if remark in r.notes and remark not in r.data.get("notes", ())]
         if own:
             notes.append(f"{remark} ({len(own)} of {len(records)} runs)")
-    wrong = disagreeing(records, metric)
+    lost, wrong = doubtful(records, metric)
     if wrong:
         notes.append(
             f"{len(wrong)} records whose {metric.name} is not that of their own predictions "
             f"(predictions are shown): {', '.join(wrong)}"
         )
-    if lost := without_score(records, metric):
+    if lost:
         notes.append(
             f"{len(lost)} records left out whose {metric.name} is no finite number: "
             f"{', '.join(lost)}"

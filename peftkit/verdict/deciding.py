@@ -206,7 +206,8 @@ def _at(
         found = _found(results, size, seeds[: look.seeds] if look else seeds)
         missing = tuple(method for method in results.ladder if method not in found)
         contrasts = _contrasts(found, results.shares, margin, look, contrasts)
-        kind, method = judge(contrasts, results.untrained, missing, whole=results.whole)
+        complete = results.whole and not missing
+        kind, method = judge(contrasts, results.untrained, complete=complete)
         if kind != "undecided":
             break
     if kind == "undecided" and with_needs:
@@ -257,26 +258,20 @@ def _contrasts(
 
 
 def judge(
-    contrasts: Sequence[Contrast],
-    untrained: frozenset[str],
-    missing: Sequence[str] = (),
-    *,
-    whole: bool = True,
+    contrasts: Sequence[Contrast], untrained: frozenset[str], *, complete: bool = True
 ) -> tuple[Kind, str | None]:
     """The verdict on contrasts in the order of cost, and the method that suffices.
 
     Args:
         contrasts: Cheapest method first.
         untrained: Methods that train nothing.
-        missing: Methods that could not be compared, so that full is not shown to beat them.
-        whole: Whether these are all there will be.
+        complete: Whether they are of every cheaper method; else full is not shown to beat all.
     """
     for contrast in contrasts:
         if contrast.is_not_worse:
             trains = contrast.method not in untrained
             return ("an adapter suffices" if trains else "no training needed"), contrast.method
-    beaten = all(contrast.full_is_better for contrast in contrasts)
-    if contrasts and whole and not missing and beaten:
+    if contrasts and complete and all(contrast.full_is_better for contrast in contrasts):
         return "full is warranted", None
     return "undecided", None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,16 +77,17 @@ def results_of(table: Table, *, whole: bool = True) -> Results | None:
 
 def _cheapest_first(table: Table) -> tuple[str, ...]:
     """The cheaper methods by rung, then trained parameters (a table keeps variants together)."""
-    parameters: dict[str, float] = {}
-    rungs: dict[str, int] = {}
+    rows: dict[str, list[Row]] = defaultdict(list)
     for row in table.rows:
-        statuses = {record.status for r in table.rows if r.method == row.method
-                    for record in (*r.done, *r.unfinished)}  # fmt: skip
-        if row.rung in CHEAPER and statuses != {"unsupported"}:
-            found = row.cost("trainable_parameters") or 0.0
-            parameters[row.method] = max(parameters.get(row.method, 0.0), found)
-            rungs[row.method] = CHEAPER.index(row.rung)
-    return tuple(sorted(parameters, key=lambda method: (rungs[method], parameters[method])))
+        possible = any(r.status != "unsupported" for r in (*row.done, *row.unfinished))
+        if row.rung in CHEAPER and possible:
+            rows[row.method].append(row)
+
+    def cost(method: str) -> tuple[int, float]:
+        trained = max(row.cost("trainable_parameters") or 0.0 for row in rows[method])
+        return CHEAPER.index(rows[method][0].rung), trained
+
+    return tuple(sorted(rows, key=cost))
 
 
 def _full(rows: list[Row]) -> str | None:
